@@ -1,0 +1,645 @@
+//! Journal entries (past-tense facts), the states they lead to, and the one table of legal transitions.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use holdfast_policy::{Gate, Plan, RuleId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    fingerprint::{Digest, Fingerprint, KeyHash},
+    text::Text,
+};
+
+/// Unix time in milliseconds. All deadlines are absolute and count downtime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// `self + ms`, at most the end of time.
+    pub fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to `self`; 0 where the clock ran backwards.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// One durable tool invocation: a UUIDv7, so ids sort by the time of acceptance.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CallId(pub Uuid);
+
+impl CallId {
+    /// The id as the 16 big-endian bytes that journals sort by.
+    pub fn bytes(self) -> [u8; 16] {
+        *self.0.as_bytes()
+    }
+
+    /// The id that [`CallId::bytes`] came from.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for CallId {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+/// The number of a dispatch of a call, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Attempt(pub u32);
+
+/// The source of an idempotency key; each source is a namespace of its own (semantics section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeySource {
+    /// The `stdio` bridge's name for one request.
+    Transport,
+    /// `_meta["io.holdfast/idempotency-key"]` or the `Idempotency-Key` header.
+    Explicit,
+    /// A template of the policy over the arguments.
+    Effect,
+    /// The n-th identical call of one incarnation of a run.
+    Run,
+}
+
+/// A key that a call claims: only the hash is kept, so a tombstone gives nothing away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Where the key came from.
+    pub source: KeySource,
+    /// Hash over source, scope and the key itself.
+    pub hash: KeyHash,
+}
+
+/// Who asked, as exactly as is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Caller {
+    /// The name of the agent's token; `local` without configured agents.
+    pub principal: String,
+    /// Bridge instance, legacy session, else principal and client name.
+    pub channel: String,
+    /// The client's own name (`clientInfo.name`), or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub client: String,
+}
+
+/// What the policy said, with all that is needed to act on it: recovery never decides anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disposition {
+    /// Dispatch as soon as there is a slot.
+    Allow,
+    /// Hold until every gate is satisfied for this digest.
+    Ask {
+        /// What the approvers approve.
+        digest: Digest,
+        /// One gate for each matching `ask` rule; all must be satisfied.
+        gates: Vec<Gate>,
+    },
+    /// Refused by a rule; nothing is ever sent.
+    Deny {
+        /// The rule that refused.
+        rule: RuleId,
+    },
+}
+
+/// The first fact of a call: everything about it that does not change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Who asked.
+    pub caller: Caller,
+    /// The server's name in the configuration.
+    pub server: String,
+    /// Command line or URL of the server: what is really going to be spoken to.
+    pub identity: String,
+    /// The tool's name at that server.
+    pub tool: String,
+    /// Hash of the tool's definition as the server gave it.
+    pub definition: String,
+    /// The one argument text: shown, journaled and sent.
+    pub arguments: Text,
+    /// Identity of server, tool and the arguments as received (without what we inject).
+    pub fingerprint: Fingerprint,
+    /// Every key that was claimed with this call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Key>,
+    /// The agent's task, if it named one (`io.holdfast/run`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The life of the agent within its task (`io.holdfast/incarnation`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    /// `_meta` entries that go to the upstream with each attempt, as a JSON object text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Text>,
+    /// HTTP headers that go to the upstream with each attempt (forwarded keys).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// The verdict.
+    pub disposition: Disposition,
+    /// The effective settings.
+    pub plan: Arc<Plan>,
+    /// The policy version that the verdict came from.
+    pub policy: Arc<str>,
+}
+
+/// An answer as the upstream gave it; era and our `_meta` are put on at delivery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Which JSON-RPC member the text belongs to, and whether the tool called it an error.
+    pub kind: AnswerKind,
+    /// The `result` or `error` member.
+    pub text: Text,
+}
+
+/// The kind of an [`Answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnswerKind {
+    /// A result without `isError`.
+    Result,
+    /// A result with `isError: true`: the tool ran and says that it failed.
+    ToolError,
+    /// A JSON-RPC error.
+    Error,
+}
+
+impl AnswerKind {
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Result => Outcome::Succeeded,
+            Self::ToolError | Self::Error => Outcome::Failed,
+        }
+    }
+}
+
+/// What follows an attempt that brought no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Then {
+    /// Another attempt at this time.
+    Retry {
+        /// When.
+        due: Millis,
+    },
+    /// Nobody knows whether it happened.
+    Doubt,
+    /// No further attempt.
+    Stop,
+}
+
+/// Why an attempt's answer is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// `attempt_timeout` passed.
+    AttemptTimeout,
+    /// `call_timeout` passed.
+    CallTimeout,
+    /// `idle_timeout` passed without progress.
+    Idle,
+    /// The connection or the process ended.
+    Disconnected,
+    /// The upstream answered with an error that does not say whether it acted.
+    UpstreamError,
+    /// The caller cancelled after the dispatch.
+    Cancelled,
+    /// Holdfast itself stopped or was killed in between.
+    Restart,
+}
+
+/// An error that ended or delayed an attempt, for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// A stable kebab-case code.
+    pub code: String,
+    /// What happened, in a sentence.
+    pub message: String,
+    /// The upstream's own error member, if it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Text>,
+}
+
+impl Trouble {
+    /// A trouble without an upstream's error.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), upstream: None }
+    }
+}
+
+/// A person, or a part of Holdfast, that decided something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decider {
+    /// Operator name, agent principal, `policy` or `probe`.
+    pub name: String,
+    /// The groups that the name was in at that moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Where from: `inbox`, `api`, `cli`, `agent`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub via: String,
+}
+
+/// How an in-doubt call was settled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resolution {
+    /// It happened, and this is its answer.
+    Happened(Answer),
+    /// It did not happen: send it again.
+    NotSent,
+    /// Nobody will find out. Its keys are never reusable.
+    GaveUp,
+}
+
+/// A fact about a call. Facts are never changed; the call's state is their fold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Entry {
+    /// The call exists and its keys are claimed.
+    Accepted(Box<Accepted>),
+    /// An approver approved this digest.
+    Approved {
+        /// Who.
+        by: Decider,
+        /// What.
+        digest: Digest,
+        /// The gates of this revision that the vote counts for, by their place in the list.
+        counts_for: Vec<u32>,
+        /// The grant, where this vote was the last one needed.
+        grant: Option<Grant>,
+    },
+    /// An approver said no, or a stricter policy did at the moment of applying.
+    Refused {
+        /// Who.
+        by: Decider,
+        /// Why.
+        reason: String,
+    },
+    /// A deadline of the hold passed.
+    Expired {
+        /// Which.
+        clock: HoldClock,
+    },
+    /// What was approved is no longer what would happen: a new revision is asked.
+    Superseded {
+        /// Why.
+        reason: String,
+        /// The new revision, from 1 for the first.
+        revision: u32,
+        /// The new digest.
+        digest: Digest,
+        /// Its gates.
+        gates: Vec<Gate>,
+    },
+    /// This attempt may reach the upstream from now on.
+    Dispatched {
+        /// Number of the attempt.
+        attempt: Attempt,
+    },
+    /// The call's answer: the first one that became durable.
+    Answered {
+        /// The attempt it belongs to.
+        attempt: Attempt,
+        /// The answer.
+        answer: Answer,
+    },
+    /// An answer that came after another one had become the call's answer.
+    AnsweredAgain {
+        /// The attempt it belongs to.
+        attempt: Attempt,
+        /// The answer, for the record only.
+        answer: Answer,
+    },
+    /// Proof that this attempt changed nothing.
+    Unexecuted {
+        /// Number of the attempt.
+        attempt: Attempt,
+        /// The proof.
+        trouble: Trouble,
+        /// What follows.
+        then: Then,
+    },
+    /// This attempt's answer is not known.
+    Lost {
+        /// Number of the attempt.
+        attempt: Attempt,
+        /// Why.
+        loss: Loss,
+        /// Details.
+        trouble: Trouble,
+        /// What follows.
+        then: Then,
+    },
+    /// A probe of an in-doubt call did not settle it.
+    Probed {
+        /// What it saw.
+        finding: Finding,
+        /// Why it settles nothing.
+        message: String,
+    },
+    /// An in-doubt call was settled.
+    Resolved {
+        /// By whom.
+        by: Decider,
+        /// How.
+        how: Resolution,
+    },
+    /// The call ended without any attempt that may have executed.
+    Abandoned {
+        /// Why.
+        trouble: Trouble,
+    },
+    /// The caller withdrew the call before anything was sent.
+    Cancelled {
+        /// By whom.
+        by: Decider,
+    },
+    /// Another request was taken as this call.
+    Joined {
+        /// Who asked.
+        caller: Caller,
+        /// Which key made it the same call; none: as a re-issue of an undelivered answer.
+        source: Option<KeySource>,
+    },
+    /// The answer of a call that had been held was handed to a caller for the first time: from now on the window for
+    /// re-issues runs.
+    Collected {
+        /// To whom.
+        caller: Caller,
+    },
+    /// An operator freed the keys of a finished call.
+    Released {
+        /// Who.
+        by: Decider,
+    },
+}
+
+/// An approval that reached its quorum, bound to one digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The first dispatch must be durable by then.
+    pub execute_by: Millis,
+}
+
+/// The two clocks of a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldClock {
+    /// From asking.
+    ApproveBy,
+    /// From approval.
+    ExecuteBy,
+}
+
+/// What a probe that did not confirm saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// The probe answered and shows no trace of the effect.
+    Absent,
+    /// The probe failed or its answer had no such place.
+    Unclear,
+}
+
+/// Where a call stands. Serialised as its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "&'static str", try_from = "String")]
+pub enum State {
+    /// Waits for approvers.
+    Asking,
+    /// Approved; waits for a slot and the re-check at dispatch.
+    Approved,
+    /// Waits for a slot.
+    Ready,
+    /// The latest attempt is out.
+    InFlight,
+    /// Waits for the time of the next attempt.
+    Backoff,
+    /// An attempt may have executed, and its answer is not known.
+    InDoubt,
+    /// Ended.
+    Done(Outcome),
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It has a result.
+    Succeeded,
+    /// It has an error, or nothing was executed and no further attempt will be made.
+    Failed,
+    /// The policy refused it at once.
+    Denied,
+    /// An approver, or the policy at the re-check, refused it.
+    Refused,
+    /// A hold's deadline passed.
+    Expired,
+    /// The caller withdrew it before anything was sent.
+    Cancelled,
+    /// Given up: it may have happened.
+    Unknown,
+}
+
+/// An entry that cannot follow a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Illegal {
+    /// The state; none before the first entry.
+    pub state: Option<State>,
+    /// The entry's name.
+    pub entry: &'static str,
+}
+
+impl fmt::Display for Illegal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state {
+            Some(state) => write!(f, "`{}` cannot follow the state `{}`", self.entry, state.name()),
+            None => write!(f, "`{}` cannot be a call's first entry", self.entry),
+        }
+    }
+}
+
+impl std::error::Error for Illegal {}
+
+impl State {
+    /// The one table of legal transitions.
+    ///
+    /// # Errors
+    /// [`Illegal`] for everything that is not listed.
+    pub fn after(state: Option<State>, entry: &Entry) -> Result<State, Illegal> {
+        use Entry as E;
+        use State as S;
+        let illegal = Illegal { state, entry: entry.name() };
+        let Some(state) = state else {
+            let E::Accepted(accepted) = entry else { return Err(illegal) };
+            return Ok(match accepted.disposition {
+                Disposition::Allow => S::Ready,
+                Disposition::Ask { .. } => S::Asking,
+                Disposition::Deny { .. } => S::Done(Outcome::Denied),
+            });
+        };
+        Ok(match (state, entry) {
+            (S::Asking, E::Approved { grant: None, .. }) => S::Asking,
+            (S::Asking, E::Approved { grant: Some(_), .. }) => S::Approved,
+            // A grant that was not used up is still open to a no, to a deadline and to a new revision.
+            (S::Asking | S::Approved | S::Backoff, E::Refused { .. }) => S::Done(Outcome::Refused),
+            (S::Asking | S::Approved | S::Backoff, E::Expired { .. }) => S::Done(Outcome::Expired),
+            // What an operator or a probe wants sent again may have changed since it was approved.
+            (S::Asking | S::Approved | S::Ready | S::Backoff, E::Superseded { .. }) => S::Asking,
+
+            (S::Approved | S::Ready | S::Backoff, E::Dispatched { .. }) => S::InFlight,
+            (S::Approved | S::Ready | S::Backoff, E::Abandoned { .. }) => S::Done(Outcome::Failed),
+            (S::Asking | S::Approved | S::Ready | S::Backoff, E::Cancelled { .. }) => {
+                S::Done(Outcome::Cancelled)
+            }
+
+            (S::InFlight, E::Unexecuted { then, .. }) => then.state(),
+            // A wait that ends in doubt records the loss of the attempt that caused the doubt.
+            (S::InFlight | S::Ready | S::Backoff, E::Lost { then, .. }) => then.state(),
+            // Late answers count from wherever the call has got to.
+            (
+                S::InFlight | S::InDoubt | S::Ready | S::Backoff | S::Asking | S::Approved,
+                E::Answered { answer, .. },
+            ) => S::Done(answer.kind.outcome()),
+
+            (S::InDoubt, E::Probed { .. }) => S::InDoubt,
+            (S::InDoubt, E::Resolved { how, .. }) => match how {
+                Resolution::Happened(answer) => S::Done(answer.kind.outcome()),
+                Resolution::NotSent => S::Ready,
+                Resolution::GaveUp => S::Done(Outcome::Unknown),
+            },
+
+            (S::Done(_), E::AnsweredAgain { .. } | E::Collected { .. } | E::Released { .. }) => state,
+            (_, E::Joined { .. }) => state,
+            _ => return Err(illegal),
+        })
+    }
+
+    /// A stable kebab-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Asking => "asking",
+            Self::Approved => "approved",
+            Self::Ready => "ready",
+            Self::InFlight => "in-flight",
+            Self::Backoff => "backoff",
+            Self::InDoubt => "in-doubt",
+            Self::Done(outcome) => outcome.name(),
+        }
+    }
+
+    /// Every state, for listings and for tests over the whole table.
+    pub const ALL: [State; 13] = [
+        Self::Asking,
+        Self::Approved,
+        Self::Ready,
+        Self::InFlight,
+        Self::Backoff,
+        Self::InDoubt,
+        Self::Done(Outcome::Succeeded),
+        Self::Done(Outcome::Failed),
+        Self::Done(Outcome::Denied),
+        Self::Done(Outcome::Refused),
+        Self::Done(Outcome::Expired),
+        Self::Done(Outcome::Cancelled),
+        Self::Done(Outcome::Unknown),
+    ];
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// True once nothing more will happen by itself.
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Done(_))
+    }
+}
+
+impl Outcome {
+    /// A stable kebab-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Denied => "denied",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl From<State> for &'static str {
+    fn from(state: State) -> Self {
+        state.name()
+    }
+}
+
+impl TryFrom<String> for State {
+    type Error = String;
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::from_name(&name).ok_or_else(|| format!("{name:?} is no state"))
+    }
+}
+
+impl Then {
+    fn state(self) -> State {
+        match self {
+            Self::Retry { .. } => State::Backoff,
+            Self::Doubt => State::InDoubt,
+            Self::Stop => State::Done(Outcome::Failed),
+        }
+    }
+}
+
+impl Entry {
+    /// A stable kebab-case name of the entry's kind.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Approved { .. } => "approved",
+            Self::Refused { .. } => "refused",
+            Self::Expired { .. } => "expired",
+            Self::Superseded { .. } => "superseded",
+            Self::Dispatched { .. } => "dispatched",
+            Self::Answered { .. } => "answered",
+            Self::AnsweredAgain { .. } => "answered-again",
+            Self::Unexecuted { .. } => "unexecuted",
+            Self::Lost { .. } => "lost",
+            Self::Probed { .. } => "probed",
+            Self::Resolved { .. } => "resolved",
+            Self::Abandoned { .. } => "abandoned",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Joined { .. } => "joined",
+            Self::Collected { .. } => "collected",
+            Self::Released { .. } => "released",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! The table of legal transitions, cell by cell.
+
+use std::sync::Arc;
+
+use holdfast_policy::{Plan, RuleId};
+
+use super::*;
+use crate::fingerprint::Hash32;
+
+fn accepted(disposition: Disposition) -> Entry {
+    Entry::Accepted(Box::new(Accepted {
+        caller: caller(),
+        server: "bank".into(),
+        identity: "bank --stdio".into(),
+        tool: "refund".into(),
+        definition: String::new(),
+        arguments: Text::of(&serde_json::json!({})),
+        fingerprint: Hash32([0; 32]),
+        keys: Vec::new(),
+        run: None,
+        incarnation: None,
+        meta: None,
+        headers: Vec::new(),
+        disposition,
+        plan: Arc::new(Plan::default()),
+        policy: "v1".into(),
+    }))
+}
+
+fn caller() -> Caller {
+    Caller { principal: "local".into(), channel: String::new(), client: String::new() }
+}
+
+fn by() -> Decider {
+    Decider { name: "ana".into(), groups: Vec::new(), via: String::new() }
+}
+
+fn answer(kind: AnswerKind) -> Answer {
+    Answer { kind, text: Text::of(&serde_json::json!({})) }
+}
+
+/// One example of every kind of entry, told apart where the next state depends on what is in it.
+fn example(name: &str) -> Entry {
+    let (attempt, trouble) = (Attempt(1), Trouble::new("code", "words"));
+    let (retry, digest) = (Then::Retry { due: Millis(1) }, Hash32([1; 32]));
+    let lost = |then| Entry::Lost { attempt, loss: Loss::Idle, trouble: trouble.clone(), then };
+    let unexecuted = |then| Entry::Unexecuted { attempt, trouble: trouble.clone(), then };
+    let approved = |grant| Entry::Approved { by: by(), digest, counts_for: vec![0], grant };
+    match name {
+        "accepted allow" => accepted(Disposition::Allow),
+        "accepted ask" => accepted(Disposition::Ask { digest, gates: Vec::new() }),
+        "accepted deny" => accepted(Disposition::Deny { rule: RuleId::defaults() }),
+        "approved" => approved(None),
+        "granted" => approved(Some(Grant { execute_by: Millis(9) })),
+        "refused" => Entry::Refused { by: by(), reason: "no".into() },
+        "expired" => Entry::Expired { clock: HoldClock::ApproveBy },
+        "superseded" => Entry::Superseded { reason: "drift".into(), revision: 2, digest, gates: Vec::new() },
+        "dispatched" => Entry::Dispatched { attempt },
+        "answered ok" => Entry::Answered { attempt, answer: answer(AnswerKind::Result) },
+        "answered error" => Entry::Answered { attempt, answer: answer(AnswerKind::ToolError) },
+        "again" => Entry::AnsweredAgain { attempt, answer: answer(AnswerKind::Error) },
+        "unexecuted retry" => unexecuted(retry),
+        "unexecuted doubt" => unexecuted(Then::Doubt),
+        "unexecuted stop" => unexecuted(Then::Stop),
+        "lost retry" => lost(retry),
+        "lost doubt" => lost(Then::Doubt),
+        "lost stop" => lost(Then::Stop),
+        "probed" => Entry::Probed { finding: Finding::Unclear, message: String::new() },
+        "happened" => Entry::Resolved { by: by(), how: Resolution::Happened(answer(AnswerKind::Result)) },
+        "not sent" => Entry::Resolved { by: by(), how: Resolution::NotSent },
+        "gave up" => Entry::Resolved { by: by(), how: Resolution::GaveUp },
+        "abandoned" => Entry::Abandoned { trouble },
+        "cancelled" => Entry::Cancelled { by: by() },
+        "joined" => Entry::Joined { caller: caller(), source: None },
+        "collected" => Entry::Collected { caller: caller() },
+        "released" => Entry::Released { by: by() },
+        other => panic!("no example of {other:?}"),
+    }
+}
+
+/// Rows: entries. Columns: the state before; in the cells the state after, `.` for "cannot follow", `=` for no change.
+const TABLE: &str = "
+                   | none      | asking    | approved  | ready     | in-flight | backoff   | in-doubt  | done
+  accepted allow   | ready     | .         | .         | .         | .         | .         | .         | .
+  accepted ask     | asking    | .         | .         | .         | .         | .         | .         | .
+  accepted deny    | denied    | .         | .         | .         | .         | .         | .         | .
+  approved         | .         | =         | .         | .         | .         | .         | .         | .
+  granted          | .         | approved  | .         | .         | .         | .         | .         | .
+  refused          | .         | refused   | refused   | .         | .         | refused   | .         | .
+  expired          | .         | expired   | expired   | .         | .         | expired   | .         | .
+  superseded       | .         | =         | asking    | asking    | .         | asking    | .         | .
+  dispatched       | .         | .         | in-flight | in-flight | .         | in-flight | .         | .
+  answered ok      | .         | succeeded | succeeded | succeeded | succeeded | succeeded | succeeded | .
+  answered error   | .         | failed    | failed    | failed    | failed    | failed    | failed    | .
+  again            | .         | .         | .         | .         | .         | .         | .         | =
+  unexecuted retry | .         | .         | .         | .         | backoff   | .         | .         | .
+  unexecuted doubt | .         | .         | .         | .         | in-doubt  | .         | .         | .
+  unexecuted stop  | .         | .         | .         | .         | failed    | .         | .         | .
+  lost retry       | .         | .         | .         | backoff   | backoff   | =         | .         | .
+  lost doubt       | .         | .         | .         | in-doubt  | in-doubt  | in-doubt  | .         | .
+  lost stop        | .         | .         | .         | failed    | failed    | failed    | .         | .
+  probed           | .         | .         | .         | .         | .         | .         | =         | .
+  happened         | .         | .         | .         | .         | .         | .         | succeeded | .
+  not sent         | .         | .         | .         | .         | .         | .         | ready     | .
+  gave up          | .         | .         | .         | .         | .         | .         | unknown   | .
+  abandoned        | .         | .         | failed    | failed    | .         | failed    | .         | .
+  cancelled        | .         | cancelled | cancelled | cancelled | .         | cancelled | .         | .
+  joined           | .         | =         | =         | =         | =         | =         | =         | =
+  collected        | .         | .         | .         | .         | .         | .         | .         | =
+  released         | .         | .         | .         | .         | .         | .         | .         | =
+";
+
+fn before(column: &str) -> Vec<Option<State>> {
+    match column {
+        "none" => vec![None],
+        "done" => State::ALL.into_iter().filter(|state| state.is_done()).map(Some).collect(),
+        name => vec![Some(State::from_name(name).expect("a state's name"))],
+    }
+}
+
+#[test]
+fn every_cell_of_the_table() {
+    let rows: Vec<Vec<&str>> =
+        TABLE.trim_matches('\n').lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+    let (columns, rows) = rows.split_first().expect("a heading");
+    let mut cells = 0;
+    for row in rows {
+        let entry = example(row[0]);
+        for (column, expected) in columns.iter().zip(row).skip(1) {
+            for state in before(column) {
+                let actual = State::after(state, &entry);
+                let expected = match *expected {
+                    "." => Err(Illegal { state, entry: entry.name() }),
+                    "=" => Ok(state.expect("an entry that changes nothing follows another")),
+                    name => Ok(State::from_name(name).expect("a state's name")),
+                };
+                assert_eq!(actual, expected, "{} in {column} ({state:?})", row[0]);
+                cells += 1;
+            }
+        }
+    }
+    // 7 columns of one state and the 7 ends of a call, for each row.
+    assert_eq!(cells, rows.len() * (7 + 7));
+}
+
+#[test]
+fn every_kind_of_entry_is_in_the_table() {
+    let mut named: Vec<_> = TABLE
+        .trim_matches('\n')
+        .lines()
+        .skip(1)
+        .map(|line| example(line.split('|').next().expect("a first column").trim()).name())
+        .collect();
+    named.dedup();
+    // A new kind of entry makes this match incomplete, and then the table.
+    let kinds = |entry: &Entry| match entry {
+        Entry::Accepted(_)
+        | Entry::Approved { .. }
+        | Entry::Refused { .. }
+        | Entry::Expired { .. }
+        | Entry::Superseded { .. }
+        | Entry::Dispatched { .. }
+        | Entry::Answered { .. }
+        | Entry::AnsweredAgain { .. }
+        | Entry::Unexecuted { .. }
+        | Entry::Lost { .. }
+        | Entry::Probed { .. }
+        | Entry::Resolved { .. }
+        | Entry::Abandoned { .. }
+        | Entry::Cancelled { .. }
+        | Entry::Joined { .. }
+        | Entry::Collected { .. }
+        | Entry::Released { .. } => 17,
+    };
+    assert_eq!(named.len(), kinds(&example("joined")));
+}
+
+#[test]
+fn names_of_states_lead_back() {
+    for state in State::ALL {
+        assert_eq!(State::from_name(state.name()), Some(state));
+    }
+    assert_eq!(State::from_name("done"), None);
+}
+
+#[test]
+fn a_clock_that_runs_backwards_takes_no_time() {
+    assert_eq!(Millis(5).since(Millis(9)), 0);
+    assert_eq!(Millis(u64::MAX).plus(1), Millis(u64::MAX));
+}

@@ -1,0 +1,141 @@
+//! SHA-256 over length-prefixed fields: fingerprints of calls, hashes of keys, digests of holds.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::entry::KeySource;
+
+/// 32 bytes of SHA-256, written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hash32(pub [u8; 32]);
+
+/// What makes two requests "the same arguments": server identity, tool, argument text as received.
+pub type Fingerprint = Hash32;
+/// A claimed key: source, scope and the key itself. The key's own text is not kept.
+pub type KeyHash = Hash32;
+/// What an approver approves.
+pub type Digest = Hash32;
+
+/// The hash over `fields`, each preceded by its length, so that no two lists of fields read the same.
+pub fn hash_fields(purpose: &str, fields: &[&[u8]]) -> Hash32 {
+    let mut hasher = Sha256::new();
+    for field in std::iter::once(&purpose.as_bytes()).chain(fields) {
+        hasher.update((field.len() as u64).to_be_bytes());
+        hasher.update(field);
+    }
+    Hash32(hasher.finalize().into())
+}
+
+/// The fingerprint of a call (semantics section 2). Never covers `_meta` or what Holdfast injects.
+pub fn fingerprint(identity: &str, tool: &str, arguments: &str) -> Fingerprint {
+    hash_fields("holdfast/fingerprint", &[identity.as_bytes(), tool.as_bytes(), arguments.as_bytes()])
+}
+
+/// The hash of a key in the namespace of its source; `scope` holds principal, server and tool as they apply.
+pub fn key_hash(source: KeySource, scope: &[&str], key: &str) -> KeyHash {
+    let source = match source {
+        KeySource::Transport => "transport",
+        KeySource::Explicit => "explicit",
+        KeySource::Effect => "effect",
+        KeySource::Run => "run",
+    };
+    let mut fields = vec![source.as_bytes()];
+    fields.extend(scope.iter().map(|part| part.as_bytes()));
+    fields.push(key.as_bytes());
+    hash_fields("holdfast/key", &fields)
+}
+
+/// Everything that an approval is bound to (semantics section 6).
+#[derive(Clone, Copy, Debug)]
+pub struct Approvable<'a> {
+    /// Who asked.
+    pub principal: &'a str,
+    /// Command line or URL of the server.
+    pub identity: &'a str,
+    /// The tool.
+    pub tool: &'a str,
+    /// Hash of the tool's definition.
+    pub definition: &'a str,
+    /// The argument text that will be sent.
+    pub arguments: &'a str,
+    /// What the approver was shown as the effect; empty without a preview.
+    pub preview: &'a str,
+    /// The rules that ask, in order.
+    pub rules: &'a [&'a str],
+    /// From 1.
+    pub revision: u32,
+}
+
+impl Approvable<'_> {
+    /// The digest.
+    pub fn digest(&self) -> Digest {
+        let revision = self.revision.to_be_bytes();
+        let mut fields = vec![
+            self.principal.as_bytes(),
+            self.identity.as_bytes(),
+            self.tool.as_bytes(),
+            self.definition.as_bytes(),
+            self.arguments.as_bytes(),
+            self.preview.as_bytes(),
+            &revision,
+        ];
+        fields.extend(self.rules.iter().map(|rule| rule.as_bytes()));
+        hash_fields("holdfast/approvable", &fields)
+    }
+}
+
+impl fmt::Display for Hash32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is not 64 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAHash;
+
+impl fmt::Display for NotAHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected 64 hexadecimal digits")
+    }
+}
+
+impl std::error::Error for NotAHash {}
+
+impl FromStr for Hash32 {
+    type Err = NotAHash;
+    fn from_str(text: &str) -> Result<Self, NotAHash> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return Err(NotAHash);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let [high, low] = [pair[0], pair[1]].map(|digit| (digit as char).to_digit(16));
+            let (Some(high), Some(low)) = (high, low) else { return Err(NotAHash) };
+            *byte = (high * 16 + low) as u8;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Hash32 {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash32 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}

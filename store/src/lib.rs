@@ -1,0 +1,40 @@
+//! What survives a crash, and how it may change.
+//!
+//! * `entry`: facts, states, and the one table of legal transitions.
+//! * `call`: the fold of a call's facts.
+//! * `engine`: call + event -> facts to write, then effects.
+//! * `journal`: the contract that `memory` and `redb` keep; `codec` is their format.
+//!
+//! Invariants: nothing here awaits, reads a clock, draws a random number or talks to the world, but for the journals,
+//! which do nothing else than keep what they are given. State is a fold of entries and never stored as the truth.
+
+mod call;
+mod chain;
+pub mod codec;
+pub mod engine;
+mod entry;
+mod fingerprint;
+mod journal;
+mod line;
+mod memory;
+#[cfg(feature = "redb")]
+mod redb;
+mod text;
+
+pub use call::{Call, Hold};
+pub use entry::{
+    Accepted, Answer, AnswerKind, Attempt, CallId, Caller, Decider, Disposition, Entry, Finding, Grant,
+    HoldClock, Illegal, Key, KeySource, Loss, Millis, Outcome, Resolution, State, Then, Trouble,
+};
+pub use fingerprint::{
+    Approvable, Digest, Fingerprint, Hash32, KeyHash, NotAHash, fingerprint, hash_fields, key_hash,
+};
+pub use journal::{
+    Append, Appended, Claim, Done, Filter, Journal, JournalError, KeyFate, Position, Record, Refusal,
+    Summary, Urgency, Verified, VerifyError,
+};
+pub use memory::{Chaining, Crash, Delivery, Memory};
+pub use text::Text;
+
+#[cfg(feature = "redb")]
+pub use self::redb::{Durability, Options, Redb};

@@ -1,0 +1,128 @@
+//! Frames of every format that was ever written stay readable: one fixture of each kind of entry.
+
+mod facts;
+
+use std::{env, fs, path::PathBuf};
+
+use facts::*;
+use holdfast_policy::Gate;
+use holdfast_store::{
+    Answer, AnswerKind, Attempt, Entry, Finding, Grant, HoldClock, JournalError, KeySource, Millis,
+    Resolution, Then, Trouble, codec,
+};
+
+/// One entry of each kind, with every optional part filled in somewhere.
+fn examples() -> Vec<Entry> {
+    let mut full = asking();
+    full.keys = vec![key(KeySource::Transport, "t"), key(KeySource::Effect, "e")];
+    full.run = Some("task-7".into());
+    full.meta = Some(text(r#"{ "traceparent" : "00-1" }"#));
+    full.headers = vec![("Idempotency-Key".into(), "k".into())];
+    let upstream = Some(text(r#"{"code":-32603,  "message":"no"}"#));
+    let trouble = Trouble { code: "upstream-error".into(), message: "the upstream said no".into(), upstream };
+    let tool_error = Answer { kind: AnswerKind::ToolError, text: text(r#"{"isError":true,"content":[]}"#) };
+    let due = Millis(EPOCH + 500);
+    vec![
+        made(full),
+        Entry::Approved {
+            by: operator(),
+            digest: hash("digest"),
+            counts_for: vec![0],
+            grant: Some(Grant { execute_by: due }),
+        },
+        refused(),
+        Entry::Expired { clock: HoldClock::ApproveBy },
+        Entry::Superseded {
+            reason: "drift".into(),
+            revision: 2,
+            digest: hash("2"),
+            gates: vec![Gate::default()],
+        },
+        dispatched(1),
+        Entry::Answered { attempt: Attempt(1), answer: answer("{\"content\" : [ 1.0, \"\\u00e9\u{e9}\" ]}") },
+        Entry::AnsweredAgain { attempt: Attempt(1), answer: tool_error },
+        Entry::Unexecuted { attempt: Attempt(1), trouble, then: Then::Retry { due } },
+        lost(2, Then::Doubt),
+        Entry::Probed { finding: Finding::Absent, message: "no such refund".into() },
+        resolved(Resolution::Happened(answer("{}"))),
+        Entry::Abandoned { trouble: Trouble::new("queue-timeout", "no slot in time") },
+        Entry::Cancelled { by: operator() },
+        joined(),
+        Entry::Collected { caller: accepted().caller },
+        Entry::Released { by: operator() },
+    ]
+}
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1").join(format!("{name}.frame"))
+}
+
+/// Frames that were written once are read for good. Where this fails, give new fields a default that is not written,
+/// or begin a new version of the frame; never change a fixture of an old one. A fixture for a new kind of entry is
+/// written by running this test with WRITE_MISSING_FIXTURES=1.
+#[test]
+fn version_1_stays_readable_and_writable() {
+    for example in examples() {
+        let path = fixture(example.name());
+        if env::var_os("WRITE_MISSING_FIXTURES").is_some() && !path.exists() {
+            fs::write(&path, codec::encode(&example)).expect("fixtures can be written");
+        }
+        let frame = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(frame[0], 1, "{}", path.display());
+        let entry = codec::decode(&frame).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(entry.name(), example.name(), "{}", path.display());
+        assert_eq!(entry, example, "{}", path.display());
+        let again = codec::encode(&entry);
+        assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&frame), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_kind_of_entry_has_a_fixture() {
+    let mut kinds: Vec<_> = examples().iter().map(kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, (0..KINDS).collect::<Vec<_>>());
+    let files = fs::read_dir(fixture("").parent().expect("a directory")).expect("fixtures").count();
+    assert_eq!(files, KINDS);
+}
+
+const KINDS: usize = 17;
+
+/// A new kind of entry does not compile here: give it a number, and the list above an example.
+fn kind(entry: &Entry) -> usize {
+    match entry {
+        Entry::Accepted(_) => 0,
+        Entry::Approved { .. } => 1,
+        Entry::Refused { .. } => 2,
+        Entry::Expired { .. } => 3,
+        Entry::Superseded { .. } => 4,
+        Entry::Dispatched { .. } => 5,
+        Entry::Answered { .. } => 6,
+        Entry::AnsweredAgain { .. } => 7,
+        Entry::Unexecuted { .. } => 8,
+        Entry::Lost { .. } => 9,
+        Entry::Probed { .. } => 10,
+        Entry::Resolved { .. } => 11,
+        Entry::Abandoned { .. } => 12,
+        Entry::Cancelled { .. } => 13,
+        Entry::Joined { .. } => 14,
+        Entry::Collected { .. } => 15,
+        Entry::Released { .. } => 16,
+    }
+}
+
+#[test]
+fn what_cannot_be_read_says_why() {
+    let reason = |frame: &[u8]| match codec::decode(frame) {
+        Err(JournalError::Unreadable(what)) => what.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason(b"\x02{}"), "an entry has format 2; this version of holdfast reads 1");
+    assert_eq!(reason(b""), "an entry is empty");
+    let whole = codec::encode(&dispatched(1));
+    for end in 1..whole.len() {
+        assert!(reason(&whole[..end]).starts_with("an entry of format 1 is damaged"), "{end}");
+    }
+    assert!(reason(b"\x01{\"unheard-of\":{}}").contains("unheard-of"));
+}
