@@ -1,0 +1,116 @@
+//! `holdfast pending`: what waits for a person?
+
+use std::process::ExitCode;
+
+use clap::Args;
+use holdfast_policy::Gate;
+use serde_json::json;
+
+use super::{
+    Done, Global, Output, out,
+    source::Source,
+    words::{ago, table, until},
+};
+use crate::driver::now;
+use crate::inbox::{
+    ids::short,
+    view::{HoldDetail, Waiting},
+    visible::visible,
+};
+
+/// Arguments of `pending`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct PendingArgs {
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(global: &Global, args: PendingArgs) -> Done {
+    let pending = Source::open(global)?.pending()?;
+    if args.output.json {
+        out::json(&json!({ "pending": pending }));
+    } else if pending.is_empty() {
+        out::data("Nothing waits for you.");
+    } else {
+        let (held, doubtful): (Vec<_>, Vec<_>) = pending.iter().partition(|waiting| waiting.hold.is_some());
+        tell_held(&held);
+        tell_doubtful(&doubtful);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_held(held: &[&Waiting]) {
+    if held.is_empty() {
+        return;
+    }
+    let now = now();
+    let rows: Vec<[String; 6]> = held
+        .iter()
+        .filter_map(|waiting| Some((waiting, waiting.hold.as_ref()?)))
+        .map(|(waiting, hold)| {
+            let Waiting { call, .. } = waiting;
+            [
+                short(call.call),
+                ago(call.at, now),
+                visible(&call.principal),
+                format!("{}/{}", visible(&call.server), visible(&call.tool)),
+                until(hold.approve_by, now),
+                approvals(hold),
+            ]
+        })
+        .collect();
+    let headings = ["HELD", "ASKED", "WHO", "TOOL", "DECIDE WITHIN", "APPROVALS"];
+    interleave(&table(headings, &rows), held.iter().map(|waiting| visible(&waiting.arguments)));
+    out::talk("\nholdfast show ID · holdfast approve ID · holdfast reject ID --reason WHY");
+}
+
+fn tell_doubtful(doubtful: &[&Waiting]) {
+    if doubtful.is_empty() {
+        return;
+    }
+    let now = now();
+    let rows: Vec<[String; 5]> = doubtful
+        .iter()
+        .map(|waiting| {
+            let Waiting { call, trouble, .. } = waiting;
+            [
+                short(call.call),
+                ago(call.updated, now),
+                visible(&call.principal),
+                format!("{}/{}", visible(&call.server), visible(&call.tool)),
+                visible(trouble.as_deref().unwrap_or("its answer was lost")),
+            ]
+        })
+        .collect();
+    let headings = ["IN DOUBT", "SINCE", "WHO", "TOOL", "WHY"];
+    interleave(&table(headings, &rows), doubtful.iter().map(|waiting| visible(&waiting.arguments)));
+    out::talk(
+        "\nFind out at the server, then: holdfast resolve ID --happened ANSWER | --not-sent | --give-up",
+    );
+}
+
+/// Each row is followed by the whole argument text: nothing that is decided on is cut.
+fn interleave(table: &str, arguments: impl Iterator<Item = String>) {
+    let mut lines = table.lines();
+    lines.next().into_iter().for_each(out::data);
+    for (line, arguments) in lines.zip(arguments) {
+        out::data(line);
+        out::data(&format!("          {arguments}"));
+    }
+}
+
+/// How many have approved, of how many, for each gate.
+pub(super) fn approvals(hold: &HoldDetail) -> String {
+    let gates = (0..).zip(&hold.gates).map(|(place, gate)| {
+        let votes = hold.votes.iter().filter(|vote| vote.gates.contains(&place)).count();
+        format!("{votes} of {} {}", gate.quorum, among(gate))
+    });
+    gates.collect::<Vec<_>>().join(" and ")
+}
+
+/// Who may decide.
+pub(super) fn among(gate: &Gate) -> String {
+    let approvers: Vec<String> =
+        gate.approvers.iter().map(|approver| visible(&approver.to_string())).collect();
+    if approvers.is_empty() { "(any approver)".to_owned() } else { format!("({})", approvers.join(" or ")) }
+}

@@ -1,0 +1,299 @@
+//! `holdfast serve`: proxy and inbox in the foreground, from configuration to an orderly end.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use holdfast_store::{Journal, JournalError, Millis, Options, Redb};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Done, Failure, Global, out};
+use crate::{
+    address::{self, Address, Claim, Origin},
+    config::{Config, Listen, Place},
+    driver::{Driver, now, read},
+    front::{self, Front, Guard, Tokens},
+    inbox::{self, Inbox, Readiness},
+    report::Report,
+    upstream::Upstreams,
+};
+
+/// How long calls in flight may take to end after a signal to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long commands that read the journal may be in the way of a start.
+const READERS: Duration = Duration::from_secs(10);
+/// How often old answers are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+/// Calls that one pruning transaction touches at most, so that it holds up nobody for long.
+const PRUNE_AT_ONCE: usize = 500;
+
+/// Serves until SIGINT or SIGTERM.
+///
+/// # Errors
+/// What keeps it from starting, with the way out.
+pub(super) fn run(global: &Global) -> Done {
+    let (config, warnings) = Config::load(global.config.as_deref())?;
+    out::problems(&warnings);
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| {
+        cannot_start(format!("no threads can be started: {error}"), "Raise the process limits.")
+    })?;
+    runtime.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let config = Arc::new(config);
+    let Place::Redb(store) = config.store.place.clone() else {
+        return Err(cannot_start(
+            "this build keeps its journal in redb files only",
+            "Use `url = \"redb:holdfast.redb\"`.",
+        ));
+    };
+    let claim = claim(&store)?;
+    let journal = open(&store, &config).await?;
+    let [mcp, inbox] = bind(&config.listen).await?;
+    let addresses = [local_addr(&mcp)?, local_addr(&inbox)?];
+
+    let made = if config.operators.is_empty() { Some(operator_token(&store)?) } else { None };
+    let upstreams = Upstreams::start(&config.servers);
+    let driver = Driver::new(config.clone(), journal.clone(), upstreams.clone());
+    let resumed = driver.recover().await.map_err(|error| unusable(&error))?;
+    if resumed > 0 {
+        tracing::info!(calls = resumed, "unfinished calls were read back");
+    }
+
+    let stop = CancellationToken::new();
+    let bridge_token = address::random_token();
+    let front = Front::new(&config, driver.clone(), upstreams.clone(), &bridge_token, stop.clone());
+    let agents = tokio::spawn(front::serve(front, mcp, stop.clone(), DRAIN + Duration::from_secs(5)));
+    let readiness = Arc::new(Readiness::default());
+    let door = door(&config, &driver, made.as_ref().map(|made| &*made.text), &readiness);
+    let operators = tokio::spawn(serve_inbox(inbox, door, stop.clone()));
+    let pruning = tokio::spawn(prune(config.clone(), journal.clone(), stop.clone()));
+
+    let [mcp, inbox] = addresses;
+    let published = claim.publish(&Address {
+        pid: std::process::id(),
+        mcp: format!("http://{mcp}/mcp"),
+        inbox: format!("http://{inbox}/"),
+        bridge_token,
+        operator_token: made.as_ref().map(|made| made.text.clone()),
+    });
+    published.map_err(|error| {
+        cannot_start(
+            format!("the address file beside {} cannot be written: {error}", store.display()),
+            "Make the directory writable.",
+        )
+    })?;
+    let asked_to_stop = asked_to_stop();
+    announce(
+        mcp,
+        inbox,
+        made.as_ref().filter(|made| matches!(made.origin, Origin::Made)).map(|made| &*made.text),
+    );
+
+    asked_to_stop.await;
+    readiness.missing("serve", "it is stopping");
+    tracing::info!("stopping: calls in flight may end, new ones are refused");
+    let left = driver.stop(DRAIN).await;
+    if left > 0 {
+        tracing::warn!(
+            calls = left,
+            "still in flight; the journal keeps them, and the next start goes on with them"
+        );
+    }
+    stop.cancel();
+    for task in [agents, operators, pruning] {
+        task.await.ok();
+    }
+    upstreams.stop().await;
+    drop(claim);
+    Ok(())
+}
+
+fn cannot_start(what: impl Into<String>, way_out: impl Into<String>) -> Failure {
+    Report::new("cannot-start", what).hint(way_out).into()
+}
+
+fn claim(store: &Path) -> Result<Claim, Failure> {
+    let place = store.display();
+    match Claim::take(store) {
+        Ok(Some(claim)) => Ok(claim),
+        Ok(None) => Err(cannot_start(
+            format!("another `holdfast serve` has the journal {place} open"),
+            "Use that one (`holdfast stdio` and the other commands find it), stop it, or give this one another `store.url`.",
+        )),
+        Err(error) => Err(cannot_start(
+            format!("the journal {place} cannot be claimed: {error}"),
+            "The directory of `store.url` must exist and be writable.",
+        )),
+    }
+}
+
+/// Opens the journal. Whoever has it open although the claim on it is ours only reads it and is done in a moment.
+async fn open(store: &Path, config: &Config) -> Result<Arc<dyn Journal>, Failure> {
+    let begun = Instant::now();
+    loop {
+        let (path, options) = (
+            store.to_owned(),
+            Options { durability: config.store.durability, on_repair: tell_repair, ..Options::default() },
+        );
+        let opened = tokio::task::spawn_blocking(move || Redb::open(&path, options)).await;
+        match opened.expect("opening a journal does not panic") {
+            Ok(journal) => return Ok(Arc::new(journal)),
+            Err(JournalError::Locked { .. }) if begun.elapsed() < READERS => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(unusable(&error)),
+        }
+    }
+}
+
+fn tell_repair(done: f64) {
+    out::talk(&format!(
+        "The journal was not closed in an orderly way and is being checked: {:.0} %",
+        done * 100.0
+    ));
+}
+
+fn unusable(error: &JournalError) -> Failure {
+    cannot_start(
+        error.to_string(),
+        match error {
+            JournalError::Locked { .. } => {
+                "Stop the process that has it open, or give this one another `store.url`."
+            }
+            JournalError::Io(_) => {
+                "Check that the directory exists, is writable and has room; then start again."
+            }
+            JournalError::Unreadable(_) => {
+                "Put a backup in its place, or start with another `store.url`; keep the file for inspection."
+            }
+        },
+    )
+}
+
+async fn bind(listen: &Listen) -> Result<[TcpListener; 2], Failure> {
+    let bind = async |key: &str, address: SocketAddr| {
+        TcpListener::bind(address).await.map_err(|error| {
+            let why = if error.kind() == std::io::ErrorKind::AddrInUse {
+                "another program listens there already".to_owned()
+            } else {
+                error.to_string()
+            };
+            let hint = format!(
+                "Stop that program, or set `listen.{key}` to another address (port 0: any free one)."
+            );
+            cannot_start(format!("cannot listen on {address} (`listen.{key}`): {why}"), hint)
+        })
+    };
+    Ok([bind("mcp", listen.mcp).await?, bind("inbox", listen.inbox).await?])
+}
+
+fn local_addr(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener
+        .local_addr()
+        .map_err(|error| cannot_start(format!("a listener has no address: {error}"), "Start again."))
+}
+
+fn operator_token(store: &Path) -> Result<address::OperatorToken, Failure> {
+    address::operator_token(store).map_err(|error| {
+        cannot_start(
+            format!("the operator token beside {} cannot be used: {error}", store.display()),
+            "It must be readable by you alone (mode 0600); delete it to have a new one made.",
+        )
+    })
+}
+
+fn door(
+    config: &Config,
+    driver: &Arc<Driver>,
+    made: Option<&str>,
+    readiness: &Arc<Readiness>,
+) -> axum::Router {
+    inbox::router(Inbox {
+        desk: driver.clone(),
+        operators: inbox::operators(&config.operators, made),
+        agents: config.agents.clone(),
+        guard: Guard::new(config.listen.inbox, if made.is_some() { Tokens::None } else { Tokens::Required }),
+        readiness: readiness.clone(),
+    })
+}
+
+async fn serve_inbox(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the inbox listener failed");
+    }
+}
+
+/// Forgets answers and tombstones whose time is over.
+async fn prune(config: Arc<Config>, journal: Arc<dyn Journal>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+        }
+        let before = |keep_ms: u64| Millis(now().0.saturating_sub(keep_ms));
+        let answers = before(config.store.keep_answers_ms);
+        let tombstones = before(config.store.keep_tombstones_ms);
+        loop {
+            match read(&journal, move |journal| journal.prune(answers, tombstones, PRUNE_AT_ONCE)).await {
+                Ok(0) => break,
+                Ok(calls) => tracing::debug!(calls, "pruned"),
+                Err(error) => {
+                    tracing::error!(%error, "pruning failed");
+                    break;
+                }
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+}
+
+/// Resolves when somebody asks for the end. From the call on, not from the first poll: whoever has read where we listen
+/// may ask at once.
+fn asked_to_stop() -> impl Future<Output = ()> {
+    let mut term = signal(SignalKind::terminate()).expect("signal handlers can be installed at start");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signal handlers can be installed at start");
+    async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+/// Two lines of data on stdout; everything for people on stderr.
+fn announce(mcp: SocketAddr, inbox: SocketAddr, made: Option<&str>) {
+    out::data(&format!("mcp http://{mcp}/mcp\ninbox http://{inbox}/"));
+    let url = format!("http://{mcp}/mcp");
+    out::talk(&format!(
+        "
+Holdfast is ready. Connect your agent:
+  Claude Code     claude mcp add --transport http holdfast {url}
+  Codex           codex mcp add holdfast --url {url}
+  Gemini CLI      gemini mcp add --transport http holdfast {url}
+  Cursor          {{\"mcpServers\":{{\"holdfast\":{{\"url\":\"{url}\"}}}}}}
+  VS Code         {{\"servers\":{{\"holdfast\":{{\"type\":\"http\",\"url\":\"{url}\"}}}}}}
+  Claude Desktop  {{\"mcpServers\":{{\"holdfast\":{{\"command\":\"holdfast\",\"args\":[\"stdio\"]}}}}}}
+Calls that wait for you:  holdfast pending
+What happened:            holdfast calls"
+    ));
+    if let Some(token) = made {
+        out::talk(&format!(
+            "No operators are configured, so a token was made for this account (kept beside the journal, mode 0600).
+The holdfast commands find it by themselves; for the JSON API: Authorization: Bearer {token}"
+        ));
+    }
+}

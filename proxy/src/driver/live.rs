@@ -1,0 +1,176 @@
+//! A call that has a task: its folded state, who waits for it, and the way to its task.
+
+use std::sync::{Mutex, PoisonError};
+
+use holdfast_store::{Call, CallId, Hash32, Text, engine::Event};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{
+    decide::Decision,
+    ticket::{Body, Receipt, Reply},
+    words,
+};
+use crate::upstream::Signal;
+
+/// A live call. Its task alone changes the state; everybody else looks and waits.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: CallId,
+    /// Under which hash the call is an origin of re-issues; none for reads and calls with an explicit key.
+    pub(crate) origin: Option<Hash32>,
+    /// Told on every change of state that waiters may care about.
+    pub(super) moved: Notify,
+    shared: Mutex<Shared>,
+    task: mpsc::UnboundedSender<Input>,
+}
+
+/// What a call's task is told.
+#[derive(Debug)]
+pub(super) enum Input {
+    Event(Event),
+    Signal(holdfast_store::Attempt, Signal),
+    Decision(Decision),
+    Probed(holdfast_store::Attempt, holdfast_store::engine::Probed),
+    Joined(holdfast_store::Caller, Option<holdfast_store::KeySource>),
+}
+
+/// The part that tasks share under a lock that is never held across an await.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) call: Call,
+    waiters: Vec<Waiter>,
+    next_waiter: u64,
+    /// The task has ended without a durable end of the call (the journal failed, or Holdfast stops).
+    broken: Option<Body>,
+}
+
+/// A place among the waiters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WaiterId(u64);
+
+#[derive(Debug)]
+struct Waiter {
+    id: WaiterId,
+    progress: Option<mpsc::Sender<Text>>,
+    reply: oneshot::Sender<Box<Reply>>,
+    /// Whether the answer comes from the record for this one.
+    replayed: bool,
+}
+
+/// The two ends that a waiter listens on.
+pub(super) struct Ends {
+    pub(super) waiter: WaiterId,
+    pub(super) progress: mpsc::Receiver<Text>,
+    pub(super) reply: oneshot::Receiver<Box<Reply>>,
+}
+
+/// Whether a request wants progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It gave a progress token.
+    Wanted,
+    /// It did not.
+    Unwanted,
+}
+
+/// Progress that a slow reader may be behind; more is dropped, because only the latest matters.
+const PROGRESS_BACKLOG: usize = 256;
+
+impl Live {
+    pub(super) fn new(call: Call, origin: Option<Hash32>) -> (Self, mpsc::UnboundedReceiver<Input>) {
+        let (task, inbox) = mpsc::unbounded_channel();
+        let shared = Shared { call, waiters: Vec::new(), next_waiter: 0, broken: None };
+        let id = shared.call.id;
+        (Self { id, origin, moved: Notify::new(), shared: Mutex::new(shared), task }, inbox)
+    }
+
+    /// Looks at the state.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut Shared) -> T) -> T {
+        look(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells the call's task; a task that has ended hears nothing.
+    pub(super) fn tell(&self, event: Event) {
+        self.send(Input::Event(event)).ok();
+    }
+
+    /// Gives the input back where the task has ended.
+    pub(super) fn send(&self, input: Input) -> Result<(), Box<Input>> {
+        self.task.send(input).map_err(|unsent| Box::new(unsent.0))
+    }
+
+    /// Joins the waiters; where there is something to say already, the reply is on its way.
+    pub(super) fn join(&self, wants: Progress, replayed: bool) -> Ends {
+        let (sender, progress) = mpsc::channel(if wants == Progress::Wanted { PROGRESS_BACKLOG } else { 1 });
+        let (tell, reply) = oneshot::channel();
+        let waiter = self.with(|shared| {
+            shared.next_waiter += 1;
+            let id = WaiterId(shared.next_waiter);
+            let progress = (wants == Progress::Wanted).then_some(sender);
+            shared.waiters.push(Waiter { id, progress, reply: tell, replayed });
+            shared.reply_to_all();
+            id
+        });
+        Ends { waiter, progress, reply }
+    }
+
+    /// Leaves the waiters; true where nobody is left.
+    pub(super) fn leave(&self, waiter: WaiterId) -> bool {
+        self.with(|shared| {
+            shared.waiters.retain(|other| other.id != waiter);
+            shared.waiters.is_empty()
+        })
+    }
+
+    /// The state changed.
+    pub(super) fn changed(&self) {
+        self.with(Shared::reply_to_all);
+        self.moved.notify_waiters();
+    }
+
+    /// No more will come from the task: everyone who waits is told so.
+    pub(super) fn break_off(&self, words: Body) {
+        self.with(|shared| {
+            shared.broken = Some(words);
+            shared.reply_to_all();
+        });
+    }
+
+    /// Passes progress on to those who want it.
+    pub(super) fn progress(&self, params: &Text) {
+        self.with(|shared| {
+            for waiter in &shared.waiters {
+                if let Some(progress) = &waiter.progress {
+                    progress.try_send(params.clone()).ok();
+                }
+            }
+        });
+    }
+}
+
+impl Shared {
+    fn reply_to_all(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let body = match &self.broken {
+            Some(words) => words.clone(),
+            None => match words::reply(&self.call) {
+                Some(body) => body,
+                None => return,
+            },
+        };
+        let mut bodies = std::iter::repeat_n(body, self.waiters.len());
+        for waiter in self.waiters.drain(..) {
+            let reply = Reply {
+                call: Some(self.call.id),
+                state: self.call.state.name(),
+                replayed: waiter.replayed,
+                body: bodies.next().expect("one body for each waiter"),
+                receipt: Receipt::none(),
+            };
+            // A waiter that left in this moment needs no reply; its ticket gives the answer back as unheard.
+            waiter.reply.send(Box::new(reply)).ok();
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The only place where engine and tokio meet: requests become calls, and calls are driven by tasks of their own.
+//!
+//! A request's connection only waits. Claiming, dispatching and answering happen in a task that no disconnect ends.
+
+mod accept;
+mod check;
+mod classify;
+mod decide;
+mod join;
+mod journaling;
+mod keys;
+mod live;
+mod recover;
+mod reissue;
+mod slots;
+mod task;
+mod ticket;
+mod words;
+
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use holdfast_policy::Trust;
+use holdfast_store::{Call, CallId, Caller, Hash32, Journal, KeyFate, Millis, State, engine::Now};
+use serde_json::{Map, Value};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use decide::DecideError;
+pub(crate) use journaling::{now, read};
+pub(crate) use live::Progress;
+pub(crate) use reissue::Evidence;
+pub(crate) use ticket::{Body, News, Receipt, Reply, Ticket};
+
+use crate::{
+    config::{Config, ServerConfig},
+    upstream::{Signal, Upstreams},
+};
+use classify::Transport;
+use live::Live;
+use reissue::{From, Reissues};
+use slots::{Breaker, Slots};
+
+/// A `tools/call` as the front has read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// The number of the connection it came by.
+    pub(crate) connection: u64,
+    /// The server's name.
+    pub(crate) server: String,
+    /// The server's own name of the tool.
+    pub(crate) tool: String,
+    /// An object, parsed strictly.
+    pub(crate) arguments: Value,
+    /// The request's `_meta`, as it came.
+    pub(crate) meta: Map<String, Value>,
+    /// The bridge's name for this request.
+    pub(crate) transport_key: Option<String>,
+    /// The agent's key.
+    pub(crate) explicit_key: Option<String>,
+    /// The agent's task.
+    pub(crate) run: Option<String>,
+    /// The life of the agent within its task.
+    pub(crate) incarnation: Option<String>,
+    /// Whether progress is wanted.
+    pub(crate) progress: Progress,
+}
+
+/// Drives all calls. See the module's text.
+pub(crate) struct Driver {
+    config: Arc<Config>,
+    journal: Arc<dyn Journal>,
+    upstreams: Arc<Upstreams>,
+    live: Mutex<HashMap<CallId, Arc<Live>>>,
+    reissues: Mutex<Reissues>,
+    peers: Mutex<HashMap<u64, Weak<dyn Peer>>>,
+    slots: Slots,
+    breakers: HashMap<String, Breaker>,
+    policy_version: Arc<str>,
+    /// Dispatches that are being recorded.
+    dispatching: TaskTracker,
+    /// No new calls are taken, and nothing more is dispatched.
+    closing: CancellationToken,
+    /// All tasks end where they are.
+    stopped: CancellationToken,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("policy", &self.policy_version).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// A driver over an open journal. Nothing runs before [`Driver::recover`].
+    pub(crate) fn new(
+        config: Arc<Config>,
+        journal: Arc<dyn Journal>,
+        upstreams: Arc<Upstreams>,
+    ) -> Arc<Self> {
+        let breakers = config.servers.iter().map(|server| {
+            let breaker = &server.breaker;
+            let [window, open] = [breaker.window_ms, breaker.open_ms].map(Duration::from_millis);
+            (server.name.clone(), Breaker::new(breaker.failures, window, open))
+        });
+        Arc::new(Self {
+            breakers: breakers.collect(),
+            policy_version: config.policy.version().into(),
+            config,
+            journal,
+            upstreams,
+            live: Mutex::default(),
+            reissues: Mutex::default(),
+            peers: Mutex::default(),
+            slots: Slots::default(),
+            dispatching: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        })
+    }
+
+    /// The journal.
+    pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// The servers.
+    pub(crate) fn upstreams(&self) -> &Arc<Upstreams> {
+        &self.upstreams
+    }
+
+    /// A message arrived, which may show that earlier answers were heard. To be called before it is handled.
+    pub(crate) fn seen(&self, connection: u64, channel: &str, evidence: Evidence) {
+        self.reissues().seen(now(), &from(connection, channel), evidence);
+    }
+
+    /// A channel ended: what it has not heard may be asked for by another one.
+    pub(crate) fn channel_gone(&self, channel: &str) {
+        self.reissues().channel_gone(channel);
+        if let Some(bridge) = bridge(channel) {
+            self.reissues().connection_gone(now(), bridge);
+        }
+    }
+
+    /// A connection was accepted.
+    pub(crate) fn connection_opened(&self, connection: u64, peer: &Arc<dyn Peer>) {
+        self.peers().insert(connection, Arc::downgrade(peer));
+    }
+
+    /// A connection ended.
+    pub(crate) fn connection_gone(&self, connection: u64) {
+        self.peers().remove(&connection);
+        self.reissues().connection_gone(now(), connection);
+    }
+
+    /// Takes no more calls, waits until those in flight have ended or `limit` is over, and leaves the rest as the
+    /// journal has them. Returns how many are left.
+    pub(crate) async fn stop(&self, limit: Duration) -> usize {
+        self.closing.cancel();
+        let end = Instant::now() + limit;
+        loop {
+            // First, because what was being recorded is in flight afterwards.
+            let recording = self.dispatching.len();
+            let lives = self.lives();
+            let in_flight = |live: &&Arc<Live>| live.with(|shared| shared.call.state == State::InFlight);
+            let (count, over) = (recording + lives.iter().filter(in_flight).count(), Instant::now() >= end);
+            if count == 0 || over {
+                self.stopped.cancel();
+                return count;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn find(&self, call: CallId) -> Option<Arc<Live>> {
+        self.live_map().get(&call).cloned()
+    }
+
+    fn lives(&self) -> Vec<Arc<Live>> {
+        self.live_map().values().cloned().collect()
+    }
+
+    fn live_map(&self) -> MutexGuard<'_, HashMap<CallId, Arc<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reissues(&self) -> MutexGuard<'_, Reissues> {
+        self.reissues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peers(&self) -> MutexGuard<'_, HashMap<u64, Weak<dyn Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the other end of a connection has closed it, noticed or not. Bridges are told of by their channel.
+    fn hung_up(&self, connection: u64) -> bool {
+        if connection & BRIDGE != 0 {
+            return false;
+        }
+        let peer = self.peers().get(&connection).and_then(Weak::upgrade);
+        peer.is_none_or(|peer| peer.hung_up())
+    }
+
+    fn moment(&self) -> Now {
+        Now { at: now(), dice: rand::random() }
+    }
+
+    fn breaker(&self, server: &ServerConfig) -> &Breaker {
+        self.breakers.get(&server.name).expect("there is a breaker for each configured server")
+    }
+
+    fn note_transport(&self, server: &ServerConfig, signal: &Signal) {
+        match classify::transport(signal) {
+            Some(Transport::Works) => self.breaker(server).succeeded(),
+            Some(Transport::Failed) => self.breaker(server).failed(Instant::now()),
+            None => {}
+        }
+    }
+
+    /// A call is done durably; its waiters have not been told yet.
+    fn settled(&self, at: Millis, live: &Live, keys: KeyFate) {
+        let Some(hash) = live.origin else { return };
+        let mut reissues = self.reissues();
+        match keys {
+            // A fresh try is what the next identical request is meant to be.
+            KeyFate::Release => reissues.remove(hash, live.id),
+            KeyFate::Keep => reissues.settled(at, hash, live.id),
+        }
+    }
+
+    /// A call's task has ended.
+    fn ended(&self, live: &Live) {
+        self.live_map().remove(&live.id);
+    }
+
+    fn forget_origin(&self, call: &Call) {
+        if let Some(hash) = accept::origin_of(call) {
+            self.reissues().remove(hash, call.id);
+        }
+    }
+
+    /// A reply was handed to its socket whole.
+    fn answer_written(self: &Arc<Self>, hash: Hash32, call: CallId, from: &From) {
+        let first = self.reissues().written(now(), hash, call, from);
+        if first == reissue::Collection::FirstOfHold {
+            let caller =
+                Caller { principal: String::new(), channel: from.channel.clone(), client: String::new() };
+            let entry = holdfast_store::Entry::Collected { caller };
+            tokio::spawn(self.clone().record_late(call, entry));
+        }
+    }
+
+    /// A reply did not get out.
+    fn answer_not_written(&self, hash: Hash32, call: CallId, from: &From) {
+        self.reissues().left(hash, call, from.connection);
+    }
+}
+
+/// The other end of a connection.
+pub(crate) trait Peer: Send + Sync {
+    /// Whether it has closed the connection: as the kernel knows it, which is before the task of the connection does.
+    fn hung_up(&self) -> bool;
+}
+
+/// Marks the numbers of bridges among those of connections.
+const BRIDGE: u64 = 1 << 63;
+
+/// A bridge uses several connections and re-sends what it got no answer to: to us it is one that never loses anything.
+fn bridge(channel: &str) -> Option<u64> {
+    let instance = channel.strip_prefix("bridge:")?;
+    let mut hasher = std::hash::DefaultHasher::new();
+    instance.hash(&mut hasher);
+    Some(hasher.finish() | BRIDGE)
+}
+
+fn from(connection: u64, channel: &str) -> From {
+    From { connection: bridge(channel).unwrap_or(connection), channel: channel.to_owned() }
+}
+
+/// Whether a server's hints count.
+fn trust(server: &ServerConfig) -> Trust {
+    if server.trust_annotations { Trust::Annotations } else { Trust::Nothing }
+}
+
+#[cfg(test)]
+mod tests;

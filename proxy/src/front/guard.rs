@@ -1,0 +1,158 @@
+//! Who may speak to a listener at all: the `Host` and `Origin` checks that stop DNS rebinding and cross-site requests.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::{HeaderMap, Uri, header};
+
+/// The checks of one listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    configured: SocketAddr,
+    tokens: Tokens,
+}
+
+/// Whether every request to the listener must carry a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tokens {
+    /// Yes: a page in a browser that was tricked into sending a request has none.
+    Required,
+    /// No.
+    None,
+}
+
+impl Guard {
+    /// The guard of a listener that was configured to be at `configured`.
+    pub(crate) fn new(configured: SocketAddr, tokens: Tokens) -> Self {
+        Self { configured, tokens }
+    }
+
+    /// Checks `Host` (or the authority of an absolute request target) and `Origin`.
+    ///
+    /// # Errors
+    /// What is not allowed, in words for the sender.
+    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = match (uri.authority(), hosts.next()) {
+            (Some(authority), _) => authority.as_str(),
+            (None, Some(host)) => host.to_str().map_err(|_| "the Host header is not text".to_owned())?,
+            (None, None) => return Err("the Host header is missing".to_owned()),
+        };
+        if hosts.next().is_some() {
+            return Err("the Host header stands twice".to_owned());
+        }
+        if !self.host_is_ours(host) {
+            return Err(format!("Host {host:?} is not this server (listen is {})", self.configured));
+        }
+        for origin in headers.get_all(header::ORIGIN) {
+            if !origin.to_str().is_ok_and(origin_is_local) {
+                return Err("requests from web pages of other origins are not served".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn host_is_ours(&self, host: &str) -> bool {
+        let Some(name) = name_of(host) else { return false };
+        // On all addresses nobody can know by which name clients call us; there a token is what keeps pages out.
+        if self.tokens == Tokens::Required && self.configured.ip().is_unspecified() {
+            return true;
+        }
+        is_loopback(name) || name.parse::<IpAddr>().is_ok_and(|ip| ip == self.configured.ip())
+    }
+}
+
+/// `http(s)://` followed by a loopback name and any port.
+fn origin_is_local(origin: &str) -> bool {
+    let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    rest.and_then(name_of).is_some_and(|name| matches!(name, "localhost" | "127.0.0.1" | "::1"))
+}
+
+/// The host without its port and brackets; none where the text is no authority.
+fn name_of(authority: &str) -> Option<&str> {
+    let (name, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (name, port) = rest.split_once(']')?;
+            (name, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        }
+        None => match authority.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port_is_fine = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    (port_is_fine && !name.is_empty()).then_some(name)
+}
+
+fn is_loopback(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(listen: &str, tokens: Tokens, host: &str, origin: Option<&str>) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().expect("a header value"));
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.parse().expect("a header value"));
+        }
+        let guard = Guard::new(listen.parse().expect("an address"), tokens);
+        guard.check(&Uri::from_static("/mcp"), &headers).is_ok()
+    }
+
+    #[test]
+    fn hosts() {
+        let check = |host: &str, expected: bool| {
+            assert_eq!(allows("127.0.0.1:7411", Tokens::None, host, None), expected, "{host}");
+        };
+        check("127.0.0.1:7411", true);
+        check("localhost", true);
+        check("LOCALHOST:1", true);
+        check("[::1]:7411", true);
+        check("127.8.8.8", true);
+        check("evil.example", false);
+        check("localhost.evil.example", false);
+        check("127.0.0.1.evil.example:7411", false);
+        check("127.0.0.1:evil", false);
+        check("user@127.0.0.1", false);
+        check("192.168.1.5:7411", false);
+        check("", false);
+    }
+
+    #[test]
+    fn the_configured_address_counts() {
+        assert!(allows("192.168.1.5:7411", Tokens::Required, "192.168.1.5:7411", None));
+        assert!(!allows("192.168.1.5:7411", Tokens::Required, "holdfast.example", None));
+        assert!(allows("0.0.0.0:7411", Tokens::Required, "holdfast.example", None));
+        assert!(!allows("0.0.0.0:7411", Tokens::None, "holdfast.example", None));
+    }
+
+    #[test]
+    fn origins() {
+        let check = |origin: &str, expected: bool| {
+            let allowed = allows("127.0.0.1:7411", Tokens::None, "localhost", Some(origin));
+            assert_eq!(allowed, expected, "{origin}");
+        };
+        check("http://localhost:5173", true);
+        check("https://127.0.0.1", true);
+        check("http://[::1]:80", true);
+        check("null", false);
+        check("http://evil.example", false);
+        check("http://localhost.evil.example", false);
+        check("http://127.0.0.1.nip.example", false);
+        check("http://localhost@evil.example", false);
+        check("file://localhost", false);
+    }
+
+    #[test]
+    fn a_missing_or_doubled_host_is_refused() {
+        let guard = Guard::new("127.0.0.1:1".parse().expect("an address"), Tokens::None);
+        let mut headers = HeaderMap::new();
+        assert!(guard.check(&Uri::from_static("/mcp"), &headers).is_err());
+        headers.append(header::HOST, "localhost".parse().expect("a header value"));
+        headers.append(header::HOST, "evil.example".parse().expect("a header value"));
+        assert!(guard.check(&Uri::from_static("/mcp"), &headers).is_err());
+        assert!(guard.check(&Uri::from_static("http://evil.example/mcp"), &HeaderMap::new()).is_err());
+    }
+}

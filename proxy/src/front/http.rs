@@ -1,0 +1,424 @@
+//! One HTTP request: may it come in, who asks, which message, and who answers it.
+
+use std::{borrow::Cow, sync::Arc, time::Instant};
+
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderValue},
+};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use holdfast_store::Caller;
+
+use super::{
+    Front,
+    body::{self, Outgoing},
+    call::{self, Asked, Cancellable},
+    era::{self, Carrier, Era},
+    listen::Link,
+    problem::Problem,
+    rpc,
+    stream::{self, Announcements},
+    tools,
+    visitor::{Refused, Visitor},
+};
+use crate::{
+    driver::Evidence,
+    wire::{self, Envelope},
+};
+
+/// The path of the one endpoint.
+const PATH: &str = "/mcp";
+const SESSION: &str = "Mcp-Session-Id";
+
+/// What a client takes as a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Accepts {
+    /// `application/json`
+    pub(super) json: bool,
+    /// `text/event-stream`
+    pub(super) events: bool,
+}
+
+impl Accepts {
+    /// What the `Accept` headers say; without any, everything. Weights do not matter here but for zero.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut accepts = Self { json: false, events: false };
+        let mut values = headers.get_all(header::ACCEPT).iter().peekable();
+        if values.peek().is_none() {
+            return Self { json: true, events: true };
+        }
+        for entry in values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
+            let (kind, parameters) = entry.split_once(';').unwrap_or((entry, ""));
+            let refused = parameters.split(';').any(|parameter| {
+                let weight = parameter.trim().strip_prefix("q=");
+                weight.is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight == 0.0))
+            });
+            let kind = kind.trim().to_ascii_lowercase();
+            accepts.json |= !refused && matches!(kind.as_str(), "application/json" | "application/*" | "*/*");
+            accepts.events |= !refused && matches!(kind.as_str(), "text/event-stream" | "text/*" | "*/*");
+        }
+        accepts
+    }
+}
+
+/// Answers one request.
+pub(super) async fn handle(
+    front: &Arc<Front>,
+    link: &Arc<Link>,
+    request: Request<Incoming>,
+) -> Response<body::Tracked> {
+    body::track(link, route(front, link, request).await)
+}
+
+async fn route(front: &Arc<Front>, link: &Arc<Link>, request: Request<Incoming>) -> Response<Outgoing> {
+    if let Err(message) = front.guard.check(request.uri(), request.headers()) {
+        return refuse(
+            "null",
+            &Problem::new(StatusCode::FORBIDDEN, wire::INVALID_REQUEST, "forbidden", message),
+        );
+    }
+    if request.uri().path() != PATH {
+        let message = format!("nothing is here; the MCP endpoint is {PATH}");
+        return refuse(
+            "null",
+            &Problem::new(StatusCode::NOT_FOUND, wire::INVALID_REQUEST, "not-found", message),
+        );
+    }
+    let visitor = match Visitor::of(front, link, request.headers()) {
+        Ok(visitor) => visitor,
+        Err(Refused::NoToken(problem)) => {
+            let mut response = refuse("null", &problem);
+            let challenge = HeaderValue::from_static(r#"Bearer realm="holdfast""#);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            return response;
+        }
+        Err(Refused::Forbidden(problem)) => return refuse("null", &problem),
+    };
+    let handled = match *request.method() {
+        Method::POST => post(front, link, &visitor, request).await,
+        Method::GET => get(front, link, &visitor, request.headers()),
+        Method::DELETE => delete(front, &visitor, request.headers()),
+        _ => Ok(not_allowed("GET, POST, DELETE")),
+    };
+    handled.unwrap_or_else(|problem| refuse("null", &problem))
+}
+
+async fn post(
+    front: &Arc<Front>,
+    link: &Arc<Link>,
+    visitor: &Visitor,
+    request: Request<Incoming>,
+) -> Result<Response<Outgoing>, Problem> {
+    let (parts, incoming) = request.into_parts();
+    let headers = parts.headers;
+    let accepts = Accepts::of(&headers);
+    if !accepts.json && !accepts.events {
+        let message = "Accept must list application/json and text/event-stream";
+        return Err(Problem { status: StatusCode::NOT_ACCEPTABLE, ..Problem::invalid_request(message) });
+    }
+    if !is_json(&headers) {
+        // Also what keeps a form on some web page from posting here without a preflight request.
+        let message = "Content-Type must be application/json";
+        return Err(Problem {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ..Problem::invalid_request(message)
+        });
+    }
+    let bytes = match body::read(incoming, &headers, front.max_body).await {
+        Ok(bytes) => bytes,
+        Err(problem) => {
+            // What is left of the body would be read as the next request.
+            let mut response = refuse("null", &problem);
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return Ok(response);
+        }
+    };
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Problem::fault(&wire::Fault::Syntax(format!("not UTF-8: {error}"))))?;
+    let message = match Message::read(text, front.max_depth) {
+        Ok(message) => message,
+        Err((id, problem)) => return Ok(refuse(id.unwrap_or("null"), &problem)),
+    };
+    let id = message.id.unwrap_or("null").to_owned();
+    let handled = message.handle(front, link, visitor, headers, accepts).await;
+    Ok(handled.unwrap_or_else(|problem| refuse(&id, &problem)))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// A JSON-RPC message, read strictly.
+struct Message<'a> {
+    /// The id's own text; none for notifications and responses.
+    id: Option<&'a str>,
+    /// None for responses.
+    method: Option<Cow<'a, str>>,
+    params: Map<String, Value>,
+}
+
+impl<'a> Message<'a> {
+    /// Reads a message; where that fails, the id comes with the problem as far as it could be read.
+    fn read(text: &'a str, max_depth: usize) -> Result<Self, (Option<&'a str>, Problem)> {
+        if text.trim_start().starts_with('[') {
+            let message = "batches are not served: send each message by itself (MCP 2025-06-18 removed them)";
+            return Err((None, Problem::invalid_request(message)));
+        }
+        let envelope = Envelope::read(text).map_err(|fault| match fault {
+            wire::Fault::Syntax(_) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
+                let message = "this is JSON, but no message: an object with a `method` that is text";
+                (None, Problem::invalid_request(message))
+            }
+            fault => (None, Problem::fault(&fault)),
+        })?;
+        let id = envelope.id.map(|id| id.get());
+        if id.is_some_and(|id| !id.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())) {
+            return Err((None, Problem::invalid_request("`id` must be a string or a number")));
+        }
+        Self::of(&envelope, id, max_depth).map_err(|problem| (id, problem))
+    }
+
+    fn of(envelope: &Envelope<'a>, id: Option<&'a str>, max_depth: usize) -> Result<Self, Problem> {
+        if envelope.jsonrpc.as_deref() != Some("2.0") {
+            return Err(Problem::invalid_request("`jsonrpc` must be \"2.0\""));
+        }
+        let Some(method) = envelope.method.clone() else {
+            return match envelope.result.or(envelope.error) {
+                Some(_) => Ok(Self { id: None, method: None, params: Map::new() }),
+                None => {
+                    Err(Problem::invalid_request("there is neither a `method` nor a `result` nor an `error`"))
+                }
+            };
+        };
+        if id.is_none() && !method.starts_with("notifications/") {
+            return Err(Problem::invalid_request(format!("the request {method:?} needs an `id`")));
+        }
+        let params = match envelope.params {
+            None => Map::new(),
+            Some(params) => match wire::read_strictly(params.get(), max_depth) {
+                Ok(Value::Object(params)) => params,
+                Ok(_) => return Err(Problem::invalid_request("`params` must be an object")),
+                Err(fault) => return Err(Problem::fault(&fault)),
+            },
+        };
+        Ok(Self { id, method: Some(method), params })
+    }
+
+    async fn handle(
+        self,
+        front: &Arc<Front>,
+        link: &Arc<Link>,
+        visitor: &Visitor,
+        headers: HeaderMap,
+        accepts: Accepts,
+    ) -> Result<Response<Outgoing>, Problem> {
+        let Some(method) = self.method else {
+            // We ask clients nothing, so a response answers nobody; it is evidence that its sender lives, no more.
+            return Ok(body::empty(StatusCode::ACCEPTED));
+        };
+        let carrier = if visitor.bridge.is_some() { Carrier::Bridge } else { Carrier::Http(&headers) };
+        let era = era::of(carrier, &method, &self.params, self.id.is_some())?;
+        let (caller, cancellable) = caller(front, visitor, era, &method, &self.params, &headers)?;
+        if link.carries(&caller.channel) {
+            front.presence.enter(&caller.channel);
+        }
+        front.driver.seen(link.number, &caller.channel, evidence(self.id, &method, &self.params));
+        let Some(id) = self.id else {
+            if method == "notifications/cancelled"
+                && cancellable == Cancellable::ById
+                && let Some(request) = self.params.get("requestId")
+            {
+                front.waiting.cancel(&caller.channel, &request.to_string(), Instant::now());
+            }
+            return Ok(body::empty(StatusCode::ACCEPTED));
+        };
+        if method == "tools/call" {
+            let asked = Asked {
+                id: id.to_owned(),
+                era,
+                caller,
+                accepts,
+                transport_key: visitor.bridge.as_ref().and_then(|bridge| bridge.transport_key()),
+                header_key: era::single(&headers, "Idempotency-Key")?.map(str::to_owned),
+                headers: visitor.bridge.is_none().then_some(headers),
+                cancellable,
+            };
+            return Ok(call::handle(front, link, asked, self.params).await);
+        }
+        let request =
+            rpc::Request { id, era, caller: &caller, accepts, through_bridge: visitor.bridge.is_some() };
+        rpc::handle(front, link, &request, &method, &self.params).await
+    }
+}
+
+/// What the message says about earlier answers. Who asks where a call stands has not heard what it came to.
+fn evidence(id: Option<&str>, method: &str, params: &Map<String, Value>) -> Evidence {
+    let name = params.get("name").and_then(Value::as_str);
+    match id {
+        None => Evidence::Nothing,
+        Some(_) if method == "tools/call" && !matches!(name, Some(tools::WAIT | tools::STATUS)) => {
+            Evidence::Call
+        }
+        Some(_) => Evidence::Request,
+    }
+}
+
+/// On whose behalf a message comes, as exactly as can be told.
+fn caller(
+    front: &Front,
+    visitor: &Visitor,
+    era: Era,
+    method: &str,
+    params: &Map<String, Value>,
+    headers: &HeaderMap,
+) -> Result<(Caller, Cancellable), Problem> {
+    let principal = visitor.principal.clone();
+    if let Some(bridge) = &visitor.bridge {
+        let client = if era == Era::Modern { rpc::client_name(params, era) } else { bridge.client.clone() };
+        return Ok((Caller { channel: bridge.channel(), principal, client }, Cancellable::ById));
+    }
+    if era == Era::Modern || method == "initialize" {
+        let client = rpc::client_name(params, era);
+        let channel = format!("client:{principal}/{client}");
+        return Ok((Caller { channel, principal, client }, Cancellable::No));
+    }
+    let id = session_id(headers)?;
+    let client = front.sessions.touch(id, &principal, Instant::now()).ok_or_else(Problem::no_session)?;
+    Ok((Caller { channel: session_channel(id), principal, client }, Cancellable::ById))
+}
+
+fn session_id(headers: &HeaderMap) -> Result<&str, Problem> {
+    era::single(headers, SESSION)?.ok_or_else(|| {
+        Problem::invalid_request(format!(
+            "the {SESSION} header is missing: send `initialize` first, or 2026-07-28 requests"
+        ))
+    })
+}
+
+/// The channel of a legacy session.
+pub(super) fn session_channel(id: &str) -> String {
+    format!("session:{id}")
+}
+
+/// The header that hands out a session.
+pub(super) fn with_session(mut response: Response<Outgoing>, id: &str) -> Response<Outgoing> {
+    let id = HeaderValue::from_str(id).expect("a UUID is a header value");
+    response.headers_mut().insert(SESSION, id);
+    response
+}
+
+/// `GET`: what servers announce, for a session or a bridge.
+fn get(
+    front: &Arc<Front>,
+    link: &Arc<Link>,
+    visitor: &Visitor,
+    headers: &HeaderMap,
+) -> Result<Response<Outgoing>, Problem> {
+    if !Accepts::of(headers).events {
+        let message = "Accept must list text/event-stream";
+        return Err(Problem { status: StatusCode::NOT_ACCEPTABLE, ..Problem::invalid_request(message) });
+    }
+    let end = CancellationToken::new();
+    let channel = match &visitor.bridge {
+        Some(bridge) => bridge.channel(),
+        None if era::of(Carrier::Http(headers), "", &Map::new(), false)? == Era::Modern => {
+            return Ok(not_allowed("POST"));
+        }
+        None => {
+            let id = session_id(headers)?;
+            front.sessions.touch(id, &visitor.principal, Instant::now()).ok_or_else(Problem::no_session)?;
+            front.sessions.listen(id, end.clone());
+            session_channel(id)
+        }
+    };
+    // Not a message: to open a stream is no evidence that an earlier answer was heard.
+    if link.carries(&channel) {
+        front.presence.enter(&channel);
+    }
+    front.presence.holds_one(&channel);
+    let change = Some(stream::tools_changed());
+    Ok(stream::announce(
+        front,
+        link,
+        Announcements { opening: body::keep_alive(), change, closing: None, end },
+    ))
+}
+
+/// `DELETE`: the client ends its session.
+fn delete(front: &Front, visitor: &Visitor, headers: &HeaderMap) -> Result<Response<Outgoing>, Problem> {
+    let id = session_id(headers)?;
+    if !front.sessions.end(id, &visitor.principal) {
+        return Err(Problem::no_session());
+    }
+    front.driver.channel_gone(&session_channel(id));
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+fn refuse(id: &str, problem: &Problem) -> Response<Outgoing> {
+    body::json(problem.status, problem.message_to(id), body::Notice::none())
+}
+
+fn not_allowed(allowed: &'static str) -> Response<Outgoing> {
+    let mut response = body::empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_accept() {
+        let check = |accept: Option<&str>, json: bool, events: bool| {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(header::ACCEPT, accept.parse().expect("a header value"));
+            }
+            assert_eq!(Accepts::of(&headers), Accepts { json, events }, "{accept:?}");
+        };
+        check(None, true, true);
+        check(Some("*/*"), true, true);
+        check(Some("application/json, text/event-stream"), true, true);
+        check(Some("Application/JSON;charset=utf-8"), true, false);
+        check(Some("text/event-stream;q=0.5, application/json;q=0"), false, true);
+        check(Some("text/html"), false, false);
+    }
+
+    #[test]
+    fn messages_are_read_strictly() {
+        let check = |text: &str, expected: Result<(), (i64, &str)>| {
+            let found = Message::read(text, 4).map(|_| ()).map_err(|(_, problem)| {
+                (
+                    problem.code,
+                    problem.data.get("code").and_then(Value::as_str).unwrap_or_default().to_owned(),
+                )
+            });
+            assert_eq!(found, expected.map_err(|(code, ours)| (code, ours.to_owned())), "{text}");
+        };
+        check(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Ok(()));
+        check(r#"{"jsonrpc":"2.0","method":"notifications/x"}"#, Ok(()));
+        check(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Ok(()));
+        check(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, Err((-32600, "")));
+        check("{", Err((-32700, "")));
+        check(r#"{"id":1,"method":"ping"}"#, Err((-32600, "")));
+        check(r#"{"jsonrpc":"2.0","method":"tools/call"}"#, Err((-32600, "")));
+        check(r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, Err((-32600, "")));
+        check(r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, Err((-32600, "")));
+        check(r#"{"jsonrpc":"2.0","id":1,"Method":"ping"}"#, Err((-32600, "")));
+        check(r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#, Err((-32600, "duplicate-json-key")));
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"a":1,"a":2}}"#,
+            Err((-32600, "duplicate-json-key")),
+        );
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[[[[[1]]]]]}"#,
+            Err((-32600, "json-too-deep")),
+        );
+        check(r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[]}"#, Err((-32600, "")));
+    }
+}

@@ -1,0 +1,113 @@
+//! The MCP side that agents see: streamable HTTP in both protocol eras, and the other end of the stdio bridge.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `listen` | connections: numbers, stalls, orderly ends |
+//! | `http` | one HTTP request: which message, on whose behalf |
+//! | `guard`, `visitor` | `Host` and `Origin`; principals and bridges by their tokens |
+//! | `era` | revisions of MCP, and the headers they demand |
+//! | `session` | legacy sessions, which channels are alive, what can be cancelled |
+//! | `tools` | the list of all servers' tools |
+//! | `call`, `wait` | `tools/call`, and the wait for its answer |
+//! | `rpc` | every other method |
+//! | `deliver` | replies of the driver -> JSON-RPC messages |
+//! | `splice` | changing members of a JSON text without reading the rest |
+//! | `stream` | event streams |
+//! | `body`, `problem` | bodies and refusals |
+
+mod body;
+mod call;
+mod deliver;
+mod era;
+mod guard;
+mod http;
+mod listen;
+mod problem;
+mod rpc;
+mod session;
+mod splice;
+mod stream;
+mod tools;
+mod visitor;
+mod wait;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use guard::{Guard, Tokens};
+pub(crate) use listen::serve;
+pub(crate) use splice::one_line;
+
+use crate::{
+    config::Config,
+    driver::{Driver, Peer},
+    upstream::Upstreams,
+};
+
+/// The name of the header that carries the bridge's secret from the address file.
+pub(crate) const BRIDGE_TOKEN: &str = "Holdfast-Bridge-Token";
+/// The bridge instance: a UUID that lives as long as the bridge's process.
+pub(crate) const BRIDGE_INSTANCE: &str = "Holdfast-Bridge";
+/// The bridge's number for one request; the same each time it is sent.
+pub(crate) const BRIDGE_REQUEST: &str = "Holdfast-Request";
+/// The name of the client behind the bridge.
+pub(crate) const BRIDGE_CLIENT: &str = "Holdfast-Client";
+
+/// Everything that requests of agents need.
+pub(crate) struct Front {
+    driver: Arc<Driver>,
+    upstreams: Arc<Upstreams>,
+    guard: Guard,
+    agents: Vec<(String, [u8; 32])>,
+    bridge: [u8; 32],
+    max_body: u64,
+    max_depth: usize,
+    sessions: session::Sessions,
+    presence: session::Presence,
+    waiting: Arc<session::Waiting>,
+    catalogue: tools::Catalogue,
+    stop: CancellationToken,
+}
+
+impl Front {
+    /// The front for `config`. `bridge_token` is the secret in the address file; `stop` ends notification streams.
+    pub(crate) fn new(
+        config: &Config,
+        driver: Arc<Driver>,
+        upstreams: Arc<Upstreams>,
+        bridge_token: &str,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let tokens = if config.agents.is_empty() { Tokens::None } else { Tokens::Required };
+        Arc::new(Self {
+            driver,
+            upstreams,
+            guard: Guard::new(config.listen.mcp, tokens),
+            agents: config.agents.iter().map(|agent| (agent.name.clone(), agent.token_sha256)).collect(),
+            bridge: Sha256::digest(bridge_token).into(),
+            max_body: config.intake.max_body,
+            max_depth: config.intake.max_depth,
+            sessions: session::Sessions::default(),
+            presence: session::Presence::default(),
+            waiting: Arc::default(),
+            catalogue: tools::Catalogue::default(),
+            stop,
+        })
+    }
+
+    fn connection_opened(&self, link: &Arc<listen::Link>) {
+        let peer: Arc<dyn Peer> = link.clone();
+        self.driver.connection_opened(link.number, &peer);
+    }
+
+    fn connection_closed(&self, link: &listen::Link) {
+        self.driver.connection_gone(link.number);
+        for channel in link.take_channels() {
+            if self.presence.leave(&channel) {
+                self.driver.channel_gone(&channel);
+            }
+        }
+    }
+}

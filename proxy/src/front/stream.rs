@@ -1,0 +1,99 @@
+//! Event streams: a call's progress and answer, and what servers announce to clients that listen.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{Stream, stream};
+use hyper::Response;
+use tokio::{
+    sync::watch,
+    time::{Interval, MissedTickBehavior, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Front,
+    body::{self, Event, Outgoing},
+    listen::Link,
+};
+use crate::wire;
+
+/// Comments keep idle streams alive: browsers, proxies and clients give up on silent ones after 30 s and more.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Ticks whenever a stream has to show that it is alive.
+pub(super) fn keep_alive() -> Interval {
+    let mut ticks = interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// A stream that announces changed tool lists until it, or Holdfast, ends.
+pub(super) struct Announcements {
+    /// What comes first.
+    pub(super) opening: bytes::Bytes,
+    /// The notification for a change; none where the client did not ask for any.
+    pub(super) change: Option<String>,
+    /// What comes last when Holdfast ends the stream.
+    pub(super) closing: Option<String>,
+    /// Ends this stream alone.
+    pub(super) end: CancellationToken,
+}
+
+/// Answers with `announcements`.
+pub(super) fn announce(
+    front: &Arc<Front>,
+    link: &Arc<Link>,
+    announcements: Announcements,
+) -> Response<Outgoing> {
+    let changed = front.upstreams.changed();
+    body::events(link, changes(announcements, changed, front.stop.clone()))
+}
+
+/// `notifications/tools/list_changed` as legacy clients know it.
+pub(super) fn tools_changed() -> String {
+    wire::notification("notifications/tools/list_changed", "{}")
+}
+
+fn changes(
+    announcements: Announcements,
+    changed: watch::Receiver<u64>,
+    stop: CancellationToken,
+) -> impl Stream<Item = Event> + Send {
+    struct State {
+        announcements: Announcements,
+        changed: watch::Receiver<u64>,
+        stop: CancellationToken,
+        ticks: Interval,
+        phase: Phase,
+    }
+    enum Phase {
+        Opening,
+        Open,
+        Over,
+    }
+    let state = State { announcements, changed, stop, ticks: keep_alive(), phase: Phase::Opening };
+    stream::unfold(state, async move |mut state| {
+        match state.phase {
+            Phase::Opening => {
+                state.phase = Phase::Open;
+                return Some((Event::More(state.announcements.opening.clone()), state));
+            }
+            Phase::Over => return None,
+            Phase::Open => {}
+        }
+        tokio::select! {
+            () = state.announcements.end.cancelled() => None,
+            () = state.stop.cancelled() => {
+                state.phase = Phase::Over;
+                let closing = state.announcements.closing.take()?;
+                Some((Event::More(body::message_event(&closing)), state))
+            }
+            change = state.changed.changed() => {
+                change.ok()?;
+                let event = state.announcements.change.as_deref().map_or_else(body::keep_alive, body::message_event);
+                Some((Event::More(event), state))
+            }
+            _ = state.ticks.tick() => Some((Event::More(body::keep_alive()), state)),
+        }
+    })
+}

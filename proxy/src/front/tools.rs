@@ -1,0 +1,303 @@
+//! What agents see of all servers' tools: one list, names that lead back exactly, definitions untouched.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{FutureExt, future::join_all};
+use holdfast_store::Caller;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    era::{Era, META_SERVER},
+    rpc,
+};
+use crate::upstream::{Tool, Upstream, Upstreams};
+
+/// Collects a held or running call.
+pub(super) const WAIT: &str = "holdfast_wait";
+/// Tells where a call stands.
+pub(super) const STATUS: &str = "holdfast_call_status";
+
+/// MCP 2026-07-28: names have 1 to 128 of `[A-Za-z0-9_.-]`; some clients drop tools that do not keep to it.
+const NAME_MOST: usize = 128;
+const JOINT: &str = "__";
+/// Hex digits of the hash that makes a changed name unique.
+const MARK: usize = 12;
+
+/// The name under which agents see `tool` of `server`.
+///
+/// `server__tool` where that is a valid name that can be read in one way only; else its valid part and a hash of it.
+/// Configured server names hold no `__`, so the first one ends the server's name, unless that ends with `_` itself.
+pub(super) fn exposed(server: &str, tool: &str) -> String {
+    let plain = format!("{server}{JOINT}{tool}");
+    if plain.len() <= NAME_MOST && !server.ends_with('_') && !tool.is_empty() && plain.chars().all(is_valid) {
+        return plain;
+    }
+    let mut name = stem(&plain);
+    let mut hash = Sha256::new();
+    hash.update((server.len() as u64).to_be_bytes());
+    hash.update(server);
+    hash.update(tool);
+    name.push('_');
+    for byte in &hash.finalize()[..MARK / 2] {
+        name.push_str(&format!("{byte:02x}"));
+    }
+    name
+}
+
+/// What a changed name begins with: every character that is not valid is `_`.
+fn stem(plain: &str) -> String {
+    plain.chars().map(|c| if is_valid(c) { c } else { '_' }).take(NAME_MOST - MARK - 1).collect()
+}
+
+fn is_valid(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
+}
+
+/// What a name stands for.
+pub(super) enum Found {
+    /// A tool of a server: the list it stands in, and where.
+    Tool(Arc<Upstream>, Arc<Vec<Tool>>, usize),
+    /// The name is one of this server's, but whether it has such a tool cannot be found out now.
+    Unlisted(Arc<Upstream>, String),
+    /// Nothing; with the names that were perhaps meant.
+    Nothing(Vec<String>),
+}
+
+/// Finds the tool that agents call `name`.
+pub(super) async fn find(upstreams: &Upstreams, caller: &Caller, name: &str) -> Found {
+    let mut unlisted = None;
+    for upstream in upstreams.all() {
+        let server = upstream.config().name.as_str();
+        // A changed name keeps the server's name in front as far as that is valid, so few servers are ever asked.
+        let own = name.strip_prefix(server).and_then(|rest| rest.strip_prefix(JOINT));
+        if own.is_none() && !may_be_changed(server, name) {
+            continue;
+        }
+        match upstream.tools(caller).await {
+            Ok(tools) => {
+                let is_plain =
+                    |tool: &Tool| own == Some(tool.name.as_str()) && exposed(server, &tool.name) == name;
+                let is_changed = |tool: &Tool| exposed(server, &tool.name) == name;
+                if let Some(at) =
+                    tools.iter().position(is_plain).or_else(|| tools.iter().position(is_changed))
+                {
+                    return Found::Tool(upstream.clone(), tools, at);
+                }
+            }
+            Err(_) => {
+                if let Some(own) = own {
+                    unlisted.get_or_insert((upstream.clone(), own.to_owned()));
+                }
+            }
+        }
+    }
+    match unlisted {
+        Some((upstream, tool)) => Found::Unlisted(upstream, tool),
+        None => Found::Nothing(near(upstreams, caller, name)),
+    }
+}
+
+/// Whether `name` may be a changed name of one of the server's tools.
+fn may_be_changed(server: &str, name: &str) -> bool {
+    name.len() > MARK && name.starts_with(&stem(&format!("{server}{JOINT}")))
+}
+
+/// The names that are most like `name`, of the servers whose tools are known already.
+fn near(upstreams: &Upstreams, caller: &Caller, name: &str) -> Vec<String> {
+    let mut names: Vec<(usize, String)> = Vec::new();
+    for upstream in upstreams.all() {
+        let tools = upstream.tools(caller).now_or_never().and_then(Result::ok).unwrap_or_default();
+        for tool in tools.iter() {
+            let shown = exposed(&upstream.config().name, &tool.name);
+            let distance = if tool.name == name { 0 } else { distance(&shown, name) };
+            if distance <= 3.max(name.len() / 4) {
+                names.push((distance, shown));
+            }
+        }
+    }
+    names.sort();
+    names.dedup();
+    names.truncate(3);
+    names.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Levenshtein distance of the first 128 bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (&a.as_bytes()[..a.len().min(NAME_MOST)], &b.as_bytes()[..b.len().min(NAME_MOST)]);
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The servers whose tools are known, in the order of the configuration. One that is down never hides the others.
+async fn listed(upstreams: &Upstreams, caller: &Caller) -> Vec<(Arc<Upstream>, Arc<Vec<Tool>>)> {
+    let asked = upstreams
+        .all()
+        .iter()
+        .map(|upstream| async move { (upstream.clone(), upstream.tools(caller).await) });
+    let mut lists = Vec::new();
+    for (upstream, tools) in join_all(asked).await {
+        match tools {
+            Ok(tools) => lists.push((upstream, tools)),
+            Err(unsent) => {
+                tracing::warn!(server = %upstream.config().name, code = unsent.code, "its tools are left out of the list");
+            }
+        }
+    }
+    lists
+}
+
+/// The rendered list, kept as long as no server's list changes.
+#[derive(Default)]
+pub(super) struct Catalogue {
+    last: Mutex<Option<Rendered>>,
+}
+
+struct Rendered {
+    from: Vec<Arc<Vec<Tool>>>,
+    tools: Arc<str>,
+}
+
+impl Catalogue {
+    /// The result of `tools/list`.
+    pub(super) async fn result(&self, upstreams: &Upstreams, caller: &Caller, era: Era) -> String {
+        let lists = listed(upstreams, caller).await;
+        let tools = self.render(&lists);
+        match era {
+            Era::Legacy => format!(r#"{{"tools":{tools}}}"#),
+            Era::Modern => {
+                let server = rpc::server_info();
+                format!(
+                    r#"{{"tools":{tools},"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{{"{META_SERVER}":{server}}}}}"#
+                )
+            }
+        }
+    }
+
+    fn render(&self, lists: &[(Arc<Upstream>, Arc<Vec<Tool>>)]) -> Arc<str> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = &*last
+            && last.from.len() == lists.len()
+            && last.from.iter().zip(lists).all(|(old, (_, new))| Arc::ptr_eq(old, new))
+        {
+            return last.tools.clone();
+        }
+        let mut names = std::collections::HashSet::new();
+        let mut shown = Vec::new();
+        for (upstream, tools) in lists {
+            for tool in tools.iter() {
+                let name = exposed(&upstream.config().name, &tool.name);
+                // Only a server that lists one name twice, or guesses a hash, gets here: the first one stands.
+                if names.insert(name.clone()) {
+                    shown.push(definition(tool, name));
+                }
+            }
+        }
+        shown.extend(ours());
+        let tools: Arc<str> = Value::Array(shown).to_string().into();
+        let from = lists.iter().map(|(_, tools)| tools.clone()).collect();
+        *last = Some(Rendered { from, tools: tools.clone() });
+        tools
+    }
+}
+
+fn definition(tool: &Tool, name: String) -> Value {
+    let mut definition = tool.definition.clone();
+    if let Some(members) = definition.as_object_mut() {
+        members.insert("name".into(), name.into());
+    }
+    definition
+}
+
+fn ours() -> [Value; 2] {
+    let call_id = json!({ "type": "string", "description": "The call id, as given in _meta[\"io.holdfast/call\"] and in the text." });
+    let hints = json!({ "readOnlyHint": true, "destructiveHint": false, "idempotentHint": true, "openWorldHint": false });
+    [
+        json!({
+            "name": WAIT,
+            "title": "Collect a held or running call",
+            "description": "Waits for a call that is held for a person's decision or still runs, and gives its result as the tool itself would have given it. It never starts the call again, so it is safe to repeat.",
+            "inputSchema": {
+                "type": "object",
+                "properties": {
+                    "call_id": call_id,
+                    "timeout_s": { "type": "integer", "minimum": 0, "maximum": 3600, "description": "How many seconds to wait at most, 45 by default." },
+                },
+                "required": ["call_id"],
+                "additionalProperties": false,
+            },
+            "annotations": hints,
+        }),
+        json!({
+            "name": STATUS,
+            "title": "Where a call stands",
+            "description": "Tells at once where a call stands (asking, in flight, in doubt, succeeded, ...) without waiting for it.",
+            "inputSchema": {
+                "type": "object",
+                "properties": { "call_id": call_id },
+                "required": ["call_id"],
+                "additionalProperties": false,
+            },
+            "annotations": hints,
+        }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_valid_name(name: &str) -> bool {
+        (1..=128).contains(&name.len()) && name.chars().all(is_valid)
+    }
+
+    #[test]
+    fn plain_names_stay_plain() {
+        assert_eq!(exposed("bank", "transfer"), "bank__transfer");
+        assert_eq!(exposed("b-1.x", "a__b"), "b-1.x__a__b");
+        assert_eq!(exposed("a", "_b"), "a___b");
+    }
+
+    #[test]
+    fn odd_names_become_valid_and_never_meet() {
+        let long = "t".repeat(300);
+        let servers = ["a", "a_", "bank", "übung", &long];
+        let tools = ["b", "_b", "b c", "b_c", "b/c", "", "ä", "__", &long, &long[1..]];
+        let mut seen = std::collections::HashMap::new();
+        for server in servers {
+            for tool in tools {
+                let name = exposed(server, tool);
+                assert!(is_valid_name(&name), "{name}");
+                assert_eq!(seen.insert(name.clone(), (server, tool)), None, "{name}");
+                assert_eq!(name, exposed(server, tool));
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_name_still_leads_to_its_server() {
+        let long = "s".repeat(200);
+        for server in ["a", "a_", "bank", "übung", &long] {
+            for tool in ["b c", "", "ä"] {
+                assert!(may_be_changed(server, &exposed(server, tool)), "{server} {tool}");
+            }
+        }
+        assert!(!may_be_changed("bank", "search__find_it_0123456789ab"));
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("bank__transfer", "bank__transfer"), 0);
+        assert_eq!(distance("bank__transfer", "bank_transfer"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

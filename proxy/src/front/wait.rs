@@ -1,0 +1,257 @@
+//! A request waits for its call: plain JSON for a quick answer, a stream for everything that takes longer.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::stream;
+use holdfast_store::{CallId, State, Text};
+use hyper::{Response, StatusCode};
+use serde_json::Value;
+
+use super::{
+    Front,
+    body::{self, Event, Outgoing},
+    call::{Asked, Begun},
+    deliver,
+    http::Accepts,
+    listen::Link,
+    session::Wait,
+    splice::set_member,
+    stream::keep_alive,
+};
+use crate::{
+    driver::{Body, News, Receipt, Reply, Ticket},
+    report::{Report, Target},
+    wire,
+};
+
+/// An answer within this time comes as plain JSON; after it the response becomes a stream, so that nobody in between
+/// takes a long call for a dead one.
+const PLAIN_WITHIN: Duration = Duration::from_secs(1);
+
+/// A request that waits for its call.
+pub(super) struct Waiting {
+    pub(super) front: Arc<Front>,
+    pub(super) asked: Asked,
+    pub(super) begun: Begun,
+    pub(super) link: Arc<Link>,
+    /// Where a cancellation by id arrives.
+    pub(super) wait: Option<Wait>,
+}
+
+impl Drop for Waiting {
+    /// A client that cancels and then closes its stream may be gone before the cancellation was looked at here: it has
+    /// said what it wants all the same, and its leaving is not a disconnect.
+    fn drop(&mut self) {
+        let cancelled = self.wait.as_ref().is_some_and(|wait| wait.token().is_cancelled());
+        if cancelled && let Some(ticket) = self.begun.ticket.take() {
+            tokio::spawn(withdraw(ticket, self.collected()));
+        }
+    }
+}
+
+/// The client cancelled the request. Whoever only collects a call takes back its waiting, not the call.
+async fn withdraw(ticket: Ticket, collected: Option<CallId>) {
+    match collected {
+        Some(_) => ticket.leave(),
+        None => ticket.withdraw().await,
+    }
+}
+
+/// What a waiting request does next.
+enum Step {
+    Progress(Text),
+    Reply(Box<Reply>),
+    Withdrawn,
+    /// The wait that the client asked for is over.
+    Over,
+}
+
+impl Waiting {
+    /// Cancel-safe: nothing is lost where the future is dropped.
+    async fn step(&mut self) -> Step {
+        let cancelled = async {
+            match &self.wait {
+                Some(wait) => wait.token().cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let over = async {
+            match self.begun.collects {
+                Some((_, until)) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ticket = self.begun.ticket.as_mut().expect("a request that goes on waiting has its ticket");
+        tokio::select! {
+            biased;
+            news = ticket.next() => match news {
+                News::Progress(params) => Step::Progress(params),
+                News::Reply(reply) => Step::Reply(Box::new(reply)),
+            },
+            () = cancelled => Step::Withdrawn,
+            () = over => Step::Over,
+        }
+    }
+
+    async fn withdraw(&mut self) {
+        if let Some(ticket) = self.begun.ticket.take() {
+            withdraw(ticket, self.collected()).await;
+        }
+    }
+
+    fn collected(&self) -> Option<CallId> {
+        self.begun.collects.map(|(call, _)| call)
+    }
+
+    /// What to say where `timeout_s` is over and the call is not.
+    async fn not_yet(&mut self) -> String {
+        // Whoever is told to come back has not gone away: nothing is cancelled for it.
+        if let Some(ticket) = self.begun.ticket.take() {
+            ticket.leave();
+        }
+        let status = match self.begun.collects {
+            Some((call, _)) => {
+                self.front.driver.status(&self.asked.caller, call).await.map(|status| (call, status))
+            }
+            None => None,
+        };
+        let Some((call, status)) = status else {
+            return deliver::report(&self.asked.id, self.asked.era, &Report::not_found("the call"));
+        };
+        let text = |name: &str| status.get(name).and_then(Value::as_str).unwrap_or_default();
+        let target = Target { server: text("server"), tool: text("tool") };
+        let state = State::from_name(text("state")).unwrap_or(State::InFlight);
+        let report = match state {
+            State::Asking => Report::held(call, target, None),
+            _ => Report::running(call, target),
+        };
+        let body = Body::Handle(report);
+        let reply =
+            Reply { call: Some(call), state: state.name(), replayed: false, body, receipt: Receipt::none() };
+        self.message(&reply)
+    }
+
+    fn message(&self, reply: &Reply) -> String {
+        deliver::message(&self.asked.id, self.asked.era, self.begun.output, reply)
+    }
+
+    fn progress(&mut self, params: &Text) -> Option<Event> {
+        let token = self.begun.progress_token.as_ref()?;
+        self.begun.patience_shown = None;
+        let params = set_member(params, "progressToken", token);
+        Some(Event::More(body::message_event(&wire::notification("notifications/progress", &params))))
+    }
+
+    /// What shows the client that its call is still waited for: progress as long as the server shows none of its own,
+    /// because that is what makes clients wait on (comments do not); else a comment.
+    fn still_waiting(&mut self) -> Event {
+        let Some((token, shown)) = self.begun.progress_token.as_ref().zip(self.begun.patience_shown.as_mut())
+        else {
+            return Event::More(body::keep_alive());
+        };
+        *shown += 1;
+        // Far below the first step of any server, so that its own progress still goes up from here.
+        let params = format!(
+            r#"{{"progressToken":{token},"progress":{shown}e-6,"message":"still waiting for the call"}}"#
+        );
+        Event::More(body::message_event(&wire::notification("notifications/progress", &params)))
+    }
+
+    /// True where the bridge should ask the next process instead: it knows the request by its key.
+    fn is_for_the_next_process(&self, reply: &Reply) -> bool {
+        self.asked.transport_key.is_some()
+            && match &reply.body {
+                Body::Stopped(_) => true,
+                Body::Report(report) => report.code == "shutting-down",
+                Body::Answer(_) | Body::Handle(_) => false,
+            }
+    }
+}
+
+/// Waits and gives the whole response.
+pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
+    let Accepts { json, events } = waiting.asked.accepts;
+    let plain_until = tokio::time::sleep(if json { PLAIN_WITHIN } else { Duration::ZERO });
+    let mut plain_until = std::pin::pin!(plain_until);
+    loop {
+        let step = tokio::select! {
+            biased;
+            step = waiting.step() => step,
+            () = &mut plain_until, if events => return stream_from(waiting, None),
+        };
+        match step {
+            Step::Reply(reply) if waiting.is_for_the_next_process(&reply) => {
+                return body::empty(StatusCode::SERVICE_UNAVAILABLE);
+            }
+            Step::Reply(reply) => {
+                let message = waiting.message(&reply);
+                let status = deliver::status(waiting.asked.era, &reply);
+                return body::answer(&waiting.link, waiting.asked.accepts, status, message, reply.receipt);
+            }
+            Step::Progress(params) => {
+                if let Some(event) = waiting.progress(&params) {
+                    return stream_from(waiting, Some(event));
+                }
+            }
+            Step::Over => {
+                let message = waiting.not_yet().await;
+                return body::answer(
+                    &waiting.link,
+                    waiting.asked.accepts,
+                    StatusCode::OK,
+                    message,
+                    Receipt::none(),
+                );
+            }
+            Step::Withdrawn => {
+                let link = waiting.link.clone();
+                waiting.withdraw().await;
+                // A cancelled request gets no response; where the client reads streams, that can be said.
+                if events {
+                    return body::events(&link, stream::empty());
+                }
+                return body::empty(StatusCode::ACCEPTED);
+            }
+        }
+    }
+}
+
+/// Goes on as a stream, with `first` as its first event.
+fn stream_from(waiting: Waiting, first: Option<Event>) -> Response<Outgoing> {
+    let link = waiting.link.clone();
+    let state = (Some(waiting), first, keep_alive());
+    let events = stream::unfold(state, async move |(waiting, first, mut ticks)| {
+        if let Some(first) = first {
+            return Some((first, (waiting, None, ticks)));
+        }
+        let mut waiting = waiting?;
+        loop {
+            let step = tokio::select! {
+                biased;
+                step = waiting.step() => step,
+                _ = ticks.tick() => return Some((waiting.still_waiting(), (Some(waiting), None, ticks))),
+            };
+            match step {
+                Step::Reply(reply) if waiting.is_for_the_next_process(&reply) => return None,
+                Step::Reply(reply) => {
+                    let message = body::message_event(&waiting.message(&reply));
+                    return Some((Event::Last(message, reply.receipt), (None, None, ticks)));
+                }
+                Step::Progress(params) => {
+                    if let Some(event) = waiting.progress(&params) {
+                        return Some((event, (Some(waiting), None, ticks)));
+                    }
+                }
+                Step::Over => {
+                    let message = body::message_event(&waiting.not_yet().await);
+                    return Some((Event::Last(message, Receipt::none()), (None, None, ticks)));
+                }
+                Step::Withdrawn => {
+                    waiting.withdraw().await;
+                    return None;
+                }
+            }
+        }
+    });
+    body::events(&link, events)
+}

@@ -1,0 +1,124 @@
+//! Who may use the API: the right host and origin, then an operator's token.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use holdfast_store::Decider;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{Inbox, api::problem};
+use crate::{
+    config::{Operator, Role},
+    report::Report,
+};
+
+/// The operator whose token came with the request, for handlers.
+#[derive(Clone, Debug)]
+pub(super) struct Signed {
+    /// As decisions record it.
+    pub(super) by: Decider,
+    role: Role,
+}
+
+impl Signed {
+    /// # Errors
+    /// The response for an operator whose role is less than `role`.
+    pub(super) fn require(&self, role: Role) -> Result<(), Box<Response>> {
+        if self.role >= role {
+            return Ok(());
+        }
+        let why = format!("`{}` has the role {}; this needs {}", self.by.name, self.role.name(), role.name());
+        let report = Report::forbidden(why)
+            .hint("Ask somebody with that role, or change `role` in the configuration.");
+        Err(Box::new(problem(StatusCode::FORBIDDEN, &report)))
+    }
+}
+
+/// Checks `Host` and `Origin` of every request, and puts the security headers on every response.
+pub(super) async fn guard<D: Send + Sync + 'static>(
+    State(inbox): State<Arc<Inbox<D>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match inbox.guard.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(why) => {
+            let report = Report::forbidden(why).hint("Use the address that `holdfast serve` prints.");
+            problem(StatusCode::FORBIDDEN, &report)
+        }
+    };
+    for (name, value) in SECURITY_HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+const SECURITY_HEADERS: [(header::HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Lets only operators pass, and tells handlers who it is.
+pub(super) async fn authenticate<D: Send + Sync + 'static>(
+    State(inbox): State<Arc<Inbox<D>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(token) = bearer(request.headers()) else { return unauthorized() };
+    let hash = hash(token);
+    let Some(operator) = whose(&inbox.operators, &hash, |operator| &operator.token_sha256) else {
+        if whose(&inbox.agents, &hash, |agent| &agent.token_sha256).is_some() {
+            let report =
+                Report::forbidden("this is an agent's token: agents do not use the inbox and never decide")
+                    .hint("Tell the user that an operator has to do it.");
+            return problem(StatusCode::FORBIDDEN, &report);
+        }
+        return unauthorized();
+    };
+    let signed = Signed { by: decider(operator, request.headers()), role: operator.role };
+    request.extensions_mut().insert(signed);
+    next.run(request).await
+}
+
+/// SHA-256 of a token.
+pub(super) fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// Compares with everybody's, each in constant time, whether or not one was found before.
+fn whose<'a, T>(people: &'a [T], hash: &[u8; 32], of: impl Fn(&T) -> &[u8; 32]) -> Option<&'a T> {
+    people.iter().fold(None, |found, one| if bool::from(of(one).ct_eq(hash)) { Some(one) } else { found })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn decider(operator: &Operator, headers: &HeaderMap) -> Decider {
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let via = if agent.is_some_and(|agent| agent.starts_with("holdfast-cli/")) { "cli" } else { "api" };
+    Decider { name: operator.name.clone(), groups: operator.groups.clone(), via: via.to_owned() }
+}
+
+fn unauthorized() -> Response {
+    let report = Report::unauthorized(
+        "Send `Authorization: Bearer TOKEN` with an operator's token; commands take it from HOLDFAST_OPERATOR_TOKEN.",
+    );
+    let mut response = problem(StatusCode::UNAUTHORIZED, &report).into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}

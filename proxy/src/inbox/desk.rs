@@ -1,0 +1,96 @@
+//! What the inbox needs of whoever carries decisions out.
+
+use std::{future::Future, sync::Arc};
+
+use holdfast_store::{CallId, Decider, Digest, Journal, Resolution, State};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    driver::{DecideError, Driver},
+    upstream::Upstream,
+};
+
+/// Carries decisions out. The driver is one; so tests of the API need no upstreams.
+pub(crate) trait Desk: Clone + Send + Sync + 'static {
+    /// Where everything about calls is read.
+    fn journal(&self) -> Arc<dyn Journal>;
+
+    /// How the servers behind us are.
+    fn servers(&self) -> Vec<ServerHealth>;
+
+    /// Carries `decision` about `call` out, and says where the call stands then.
+    ///
+    /// # Errors
+    /// See [`DecideError`]; nothing changed.
+    fn decide(
+        &self,
+        call: CallId,
+        by: Decider,
+        decision: Decision,
+    ) -> impl Future<Output = Result<State, DecideError>> + Send;
+}
+
+/// What an operator decides about one call.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Decision {
+    /// Do exactly what this digest covers.
+    Approve(Digest),
+    /// Do not do what this digest covers.
+    Reject(Digest, String),
+    /// Settle a call in doubt.
+    Resolve(Resolution),
+    /// Withdraw it.
+    Cancel,
+    /// Free the keys of a finished call.
+    Release,
+}
+
+/// How a server behind us is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServerHealth {
+    /// Its name.
+    pub(crate) name: String,
+    /// Command line or URL.
+    pub(crate) identity: String,
+    /// In a word.
+    pub(crate) state: String,
+    /// Since when, in milliseconds since 1970.
+    pub(crate) since: u64,
+    /// The last thing that went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_error: Option<String>,
+    /// How often it was started or connected again.
+    pub(crate) restarts: u64,
+}
+
+impl Desk for Arc<Driver> {
+    fn journal(&self) -> Arc<dyn Journal> {
+        Driver::journal(self).clone()
+    }
+
+    fn servers(&self) -> Vec<ServerHealth> {
+        self.upstreams().all().iter().map(|upstream| health(upstream)).collect()
+    }
+
+    async fn decide(&self, call: CallId, by: Decider, decision: Decision) -> Result<State, DecideError> {
+        match decision {
+            Decision::Approve(digest) => self.approve(call, digest, by).await,
+            Decision::Reject(digest, reason) => self.reject(call, Some(digest), by, reason).await,
+            Decision::Resolve(how) => self.resolve(call, by, how).await,
+            Decision::Cancel => self.cancel(call, by).await,
+            Decision::Release => self.release(call, by).await,
+        }
+    }
+}
+
+fn health(upstream: &Upstream) -> ServerHealth {
+    let health = upstream.health();
+    ServerHealth {
+        name: upstream.config().name.clone(),
+        identity: upstream.identity().to_owned(),
+        state: health.state.name().to_owned(),
+        since: health.since.0,
+        last_error: health.last_error,
+        restarts: health.restarts,
+    }
+}

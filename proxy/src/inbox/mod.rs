@@ -1,0 +1,83 @@
+//! Where a person answers: a JSON API for operators, on a listener of its own.
+//!
+//! Decisions need an operator's token; agents' tokens never decide. A GET never changes anything.
+
+mod access;
+pub(crate) mod api;
+mod decisions;
+pub(crate) mod desk;
+pub(crate) mod ids;
+mod ready;
+pub(crate) mod view;
+pub(crate) mod visible;
+
+use std::sync::Arc;
+
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+
+use crate::{
+    config::{Agent, Operator, Role},
+    front::Guard,
+};
+
+use self::desk::Desk;
+pub(crate) use self::ready::Readiness;
+
+/// Everything that the listener for operators needs.
+pub(crate) struct Inbox<D> {
+    /// Who carries decisions out.
+    pub(crate) desk: D,
+    /// Who may look and decide; see [`operators`].
+    pub(crate) operators: Vec<Operator>,
+    /// Known only so that their tokens can be told why they are refused.
+    pub(crate) agents: Vec<Agent>,
+    /// The checks of `Host` and `Origin`.
+    pub(crate) guard: Guard,
+    /// What is not ready yet, or any more.
+    pub(crate) readiness: Arc<Readiness>,
+}
+
+/// The configured operators; without any, one called `local` who shows the token that was made at the first start.
+pub(crate) fn operators(configured: &[Operator], made: Option<&str>) -> Vec<Operator> {
+    match made {
+        Some(token) if configured.is_empty() => vec![Operator {
+            name: "local".to_owned(),
+            token_sha256: access::hash(token),
+            groups: Vec::new(),
+            role: Role::Admin,
+            break_glass: false,
+        }],
+        _ => configured.to_vec(),
+    }
+}
+
+/// The routes of the listener.
+pub(crate) fn router<D: Desk>(inbox: Inbox<D>) -> Router {
+    let inbox = Arc::new(inbox);
+    let api = Router::new()
+        .route("/calls", get(api::calls::<D>))
+        .route("/calls/{id}", get(api::call::<D>))
+        .route("/pending", get(api::pending::<D>))
+        .route("/verify", get(api::verify::<D>))
+        .route("/servers", get(api::servers::<D>))
+        .route("/calls/{id}/approve", post(decisions::approve::<D>))
+        .route("/calls/{id}/reject", post(decisions::reject::<D>))
+        .route("/calls/{id}/resolve", post(decisions::resolve::<D>))
+        .route("/calls/{id}/cancel", post(decisions::cancel::<D>))
+        .route("/calls/{id}/release", post(decisions::release::<D>))
+        .layer(middleware::from_fn_with_state(inbox.clone(), access::authenticate::<D>));
+    Router::new()
+        .route("/", get(api::front_page))
+        .route("/healthz", get(api::healthz))
+        .route("/readyz", get(api::readyz::<D>))
+        .nest("/api/v1", api)
+        .fallback(api::nothing_here)
+        .layer(middleware::from_fn_with_state(inbox.clone(), access::guard::<D>))
+        .with_state(inbox)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Calls as an operator sees them, by the API and, without a running `serve`, straight from the journal.
+
+use holdfast_policy::Gate;
+use holdfast_store::{
+    Call, CallId, Decider, Digest, Disposition, Filter, Illegal, Journal, JournalError, Millis, Record,
+    State, Summary,
+};
+use serde::{Deserialize, Serialize};
+
+/// A page of calls.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Listing {
+    /// Newest first.
+    pub(crate) calls: Vec<Summary>,
+    /// `before` of the next page, where there may be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<CallId>,
+}
+
+/// Everything about one call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Detail {
+    /// Its line.
+    pub(crate) call: Summary,
+    /// Its facts, in order; empty once they are pruned.
+    pub(crate) records: Vec<Record>,
+    /// The open question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hold: Option<HoldDetail>,
+}
+
+/// An open question.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HoldDetail {
+    /// What is to be approved: a decision must name it.
+    pub(crate) digest: Digest,
+    /// From 1.
+    pub(crate) revision: u32,
+    /// All must be satisfied.
+    pub(crate) gates: Vec<Gate>,
+    /// The approvals of this revision.
+    pub(crate) votes: Vec<Vote>,
+    /// The decision must be made by then.
+    pub(crate) approve_by: Millis,
+    /// The dispatch must happen by then, once it is approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) execute_by: Option<Millis>,
+}
+
+/// An approval of one revision.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Vote {
+    /// Who.
+    pub(crate) by: Decider,
+    /// The gates that it counts for, by their place in the list.
+    pub(crate) gates: Vec<u32>,
+}
+
+/// A call that waits for a person: to be approved, or, in doubt, to be settled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Waiting {
+    /// Its line.
+    pub(crate) call: Summary,
+    /// The client's own name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) client: String,
+    /// Command line or URL of the server.
+    pub(crate) identity: String,
+    /// The argument text, byte for byte what would be sent.
+    pub(crate) arguments: String,
+    /// The open question; none for a call in doubt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hold: Option<HoldDetail>,
+    /// Why it is in doubt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<String>,
+}
+
+/// Reads one page.
+///
+/// # Errors
+/// Where the journal cannot be read.
+pub(crate) fn listing(journal: &dyn Journal, filter: &Filter) -> Result<Listing, JournalError> {
+    let calls = journal.list(filter)?;
+    let full = filter.limit > 0 && calls.len() >= filter.limit;
+    let next = calls.last().filter(|_| full).map(|summary| summary.call);
+    Ok(Listing { calls, next })
+}
+
+/// Reads everything about `call`; none where there is no such call.
+///
+/// # Errors
+/// Where the journal cannot be read.
+pub(crate) fn detail(journal: &dyn Journal, call: CallId) -> Result<Option<Detail>, JournalError> {
+    let Some(summary) = journal.summary(call)? else { return Ok(None) };
+    let records = journal.history(call)?;
+    let hold = Call::fold(&records).map_err(|illegal| broken(call, illegal))?.as_ref().and_then(hold);
+    Ok(Some(Detail { call: summary, records, hold }))
+}
+
+/// Reads what waits for a person, oldest first.
+///
+/// # Errors
+/// Where the journal cannot be read.
+pub(crate) fn pending(journal: &dyn Journal) -> Result<Vec<Waiting>, JournalError> {
+    let states = vec![State::Asking, State::InDoubt];
+    let mut calls = journal.list(&Filter { states, limit: usize::MAX, ..Filter::default() })?;
+    calls.reverse();
+    calls.into_iter().filter_map(|summary| waiting(journal, summary).transpose()).collect()
+}
+
+fn waiting(journal: &dyn Journal, summary: Summary) -> Result<Option<Waiting>, JournalError> {
+    let records = journal.history(summary.call)?;
+    let Some(call) = Call::fold(&records).map_err(|illegal| broken(summary.call, illegal))? else {
+        return Ok(None);
+    };
+    // It may have been decided since the list was read.
+    if !matches!(call.state, State::Asking | State::InDoubt) {
+        return Ok(None);
+    }
+    Ok(Some(Waiting {
+        client: call.accepted.caller.client.clone(),
+        identity: call.accepted.identity.clone(),
+        arguments: call.accepted.arguments.to_string(),
+        hold: hold(&call),
+        trouble: call
+            .trouble
+            .as_ref()
+            .filter(|_| call.state == State::InDoubt)
+            .map(|trouble| trouble.message.clone()),
+        call: summary,
+    }))
+}
+
+fn hold(call: &Call) -> Option<HoldDetail> {
+    let open = matches!(call.accepted.disposition, Disposition::Ask { .. })
+        && matches!(call.state, State::Asking | State::Approved | State::Backoff);
+    let hold = call.hold.as_ref().filter(|_| open)?;
+    Some(HoldDetail {
+        digest: hold.digest,
+        revision: hold.revision,
+        gates: hold.gates.clone(),
+        votes: hold.votes.iter().cloned().map(|(by, gates)| Vote { by, gates }).collect(),
+        approve_by: hold.approve_by(),
+        execute_by: call.grant.map(|grant| grant.execute_by),
+    })
+}
+
+fn broken(call: CallId, illegal: Illegal) -> JournalError {
+    JournalError::Unreadable(format!("call {call}: {illegal}").into())
+}

@@ -1,0 +1,16 @@
+//! Holdfast: sits between an agent and its MCP servers and lets every tool call happen once.
+
+mod address;
+mod cli;
+mod config;
+mod driver;
+mod front;
+mod inbox;
+mod report;
+mod telemetry;
+mod upstream;
+mod wire;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -1,0 +1,427 @@
+//! One process or session of a server, kept alive: opened when wanted, reopened with growing pauses, ended when idle.
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use holdfast_store::Millis;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Health, HealthState, Unsent,
+    catalog::Catalog,
+    era::Opening,
+    link::{Link, NotOpen, Offer},
+    pipe::Pipe,
+    process::{Recipe, start},
+    web::{Address, Web},
+};
+use crate::config::{ServerConfig, Transport};
+
+/// How long a server may take from its start to its list of tools.
+pub(super) const START_LIMIT: Duration = Duration::from_secs(10);
+/// A connection that lived this long, or brought an answer, is no sign of a server that cannot live.
+const HEALTHY: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause while a call waits for it.
+const LONGEST_WANTED_PAUSE: Duration = Duration::from_secs(1);
+
+/// What all instances of a server share.
+pub(super) struct Shared {
+    pub(super) config: ServerConfig,
+    pub(super) name: Arc<str>,
+    pub(super) catalog: RwLock<Option<Arc<Catalog>>>,
+    pub(super) health: Mutex<Health>,
+    /// Counts changes of any server's list.
+    pub(super) changed: watch::Sender<u64>,
+    /// How the server was last begun with successfully.
+    opening: Mutex<Opening>,
+    address: OnceLock<Result<Arc<Address>, String>>,
+}
+
+impl Shared {
+    pub(super) fn new(config: ServerConfig, changed: watch::Sender<u64>) -> Self {
+        let health = Health { state: HealthState::Idle, since: now(), last_error: None, restarts: 0 };
+        Self {
+            name: config.name.as_str().into(),
+            config,
+            catalog: RwLock::new(None),
+            health: Mutex::new(health),
+            changed,
+            opening: Mutex::new(Opening::Initialize),
+            address: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn catalog(&self) -> Option<Arc<Catalog>> {
+        self.catalog.read().expect("nothing panics while it holds the catalog").clone()
+    }
+
+    /// Takes a new list; the last good one stays where there is none.
+    pub(super) fn listed(&self, catalog: Catalog) {
+        let mut current = self.catalog.write().expect("nothing panics while it holds the catalog");
+        let same = current.as_ref().is_some_and(|current| current.same_as(&catalog));
+        if !same {
+            tracing::info!(target: "upstream", server = &*self.name, tools = catalog.tools.len(), "tools listed");
+            *current = Some(Arc::new(catalog));
+            drop(current);
+            self.changed.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    fn opening(&self) -> Opening {
+        *self.opening.lock().expect("nothing panics while it holds the opening")
+    }
+
+    fn remember(&self, opening: Opening) {
+        *self.opening.lock().expect("nothing panics while it holds the opening") = opening;
+    }
+
+    /// Lists the tools on a new connection. A list that fails is no reason not to call tools: the last good one
+    /// serves on.
+    async fn list(&self, link: &Link) -> Result<(), NotOpen> {
+        match Catalog::fetch(link, &self.name).await {
+            Ok(catalog) => self.listed(catalog),
+            Err(error) if link.over().is_cancelled() => return Err(NotOpen::Unsent(link.unsent(error))),
+            Err(error) => {
+                let error = link.unsent(error).message;
+                tracing::warn!(target: "upstream", server = &*self.name, error, "the tools could not be listed");
+                self.report(HealthState::Starting, Some(&error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs a failure, loudly when it is news.
+    fn complain(&self, error: &str, failures: u32) {
+        let server = &*self.name;
+        let last = self.health.lock().expect("nothing panics while it holds the health").last_error.clone();
+        if last.as_deref() == Some(error) {
+            tracing::debug!(target: "upstream", server, failures, error, "the server still cannot be used");
+        } else {
+            tracing::warn!(target: "upstream", server, failures, error, "the server cannot be used");
+        }
+    }
+
+    fn restarted(&self) {
+        self.health.lock().expect("nothing panics while it holds the health").restarts += 1;
+    }
+
+    pub(super) fn report(&self, state: HealthState, error: Option<&str>) {
+        let mut health = self.health.lock().expect("nothing panics while it holds the health");
+        if health.state != state {
+            health.state = state;
+            health.since = now();
+        }
+        if let Some(error) = error {
+            health.last_error = Some(error.to_owned());
+        }
+    }
+
+    fn link(&self) -> Result<Link, Unsent> {
+        let failed = |code, what: String| Unsent { code, message: format!("server `{}`: {what}", self.name) };
+        match &self.config.transport {
+            Transport::Stdio { command, args, env, cwd } => {
+                let recipe = Recipe { server: &self.name, command, args, env, cwd: cwd.as_deref() };
+                let process = start(&recipe).map_err(|what| failed("upstream-spawn-failed", what))?;
+                Ok(Link::pipe(Pipe::attach(self.name.clone(), process)))
+            }
+            Transport::Http { url, headers } => {
+                let address = self
+                    .address
+                    .get_or_init(|| Address::new(self.name.clone(), url, headers).map(Arc::new))
+                    .clone()
+                    .map_err(|what| failed("upstream-unreachable", what))?;
+                Ok(Link::web(Web::new(address)))
+            }
+        }
+    }
+}
+
+/// When an instance is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// At once and always.
+    Open,
+    /// When it is wanted.
+    OnDemand,
+}
+
+#[derive(Clone)]
+enum Status {
+    /// Not open, and why the latest attempt failed, if one did.
+    Down(Option<Unsent>),
+    Up(Link),
+    Stopped,
+}
+
+/// One process or session, over all its lives.
+pub(super) struct Instance {
+    status: watch::Sender<Status>,
+    wanted: Notify,
+    /// Attempts to open it that failed.
+    failed: AtomicU64,
+    /// Connections that were opened.
+    lives: AtomicU64,
+    /// Answers since the latest connection was opened.
+    answers: AtomicU64,
+    used: Mutex<Instant>,
+    stop: CancellationToken,
+    stopped: CancellationToken,
+}
+
+impl Instance {
+    pub(super) fn start(shared: Arc<Shared>, keep: Keep) -> Arc<Self> {
+        let instance = Arc::new(Self {
+            status: watch::Sender::new(Status::Down(None)),
+            wanted: Notify::new(),
+            failed: AtomicU64::new(0),
+            lives: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+            used: Mutex::new(Instant::now()),
+            stop: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        });
+        tokio::spawn(instance.clone().keep(shared, keep));
+        instance
+    }
+
+    /// The open connection, if there is one.
+    pub(super) fn link(&self) -> Option<Link> {
+        *self.used.lock().expect("nothing panics while it holds the time") = Instant::now();
+        match &*self.status.borrow() {
+            Status::Up(link) if !link.over().is_cancelled() => Some(link.clone()),
+            _ => None,
+        }
+    }
+
+    /// Waits for the connection to be open.
+    ///
+    /// # Errors
+    /// What the attempt that began after this call, or ran during it, failed with.
+    pub(super) async fn opened(&self, server: &str) -> Result<Link, Unsent> {
+        if let Some(link) = self.link() {
+            return Ok(link);
+        }
+        let mut status = self.status.subscribe();
+        let before = self.failed.load(Ordering::Relaxed);
+        self.wanted.notify_one();
+        let unsent = |message| Unsent { code: "upstream-unreachable", message };
+        let opened = async {
+            loop {
+                match &*status.borrow_and_update() {
+                    Status::Up(link) if !link.over().is_cancelled() => return Ok(link.clone()),
+                    Status::Down(Some(last)) if self.failed.load(Ordering::Relaxed) > before => {
+                        return Err(last.clone());
+                    }
+                    Status::Stopped => return Err(unsent(format!("server `{server}` was stopped"))),
+                    _ => {}
+                }
+                if status.changed().await.is_err() {
+                    return Err(unsent(format!("server `{server}` was stopped")));
+                }
+            }
+        };
+        // A little more than an attempt takes, so that its own words are heard.
+        match timeout(START_LIMIT + Duration::from_millis(500), opened).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                Err(unsent(format!("server `{server}` was not ready within {} s", START_LIMIT.as_secs())))
+            }
+        }
+    }
+
+    /// Notes that the connection is of use.
+    pub(super) fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether nothing was asked of it for `limit` and nothing is being waited for.
+    pub(super) fn is_idle(&self, limit: Duration) -> bool {
+        let busy = matches!(&*self.status.borrow(), Status::Up(link) if link.peer().calls() > 0);
+        !busy && self.used.lock().expect("nothing panics while it holds the time").elapsed() > limit
+    }
+
+    /// Ends the connection and the process, and waits for that.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        self.stopped.cancelled().await;
+    }
+
+    async fn keep(self: Arc<Self>, shared: Arc<Shared>, keep: Keep) {
+        let (mut failures, mut failed_at) = (0, Instant::now());
+        loop {
+            tokio::select! {
+                () = self.rest(keep, failures, failed_at) => {}
+                () = self.stop.cancelled() => break,
+            }
+            match self.open(&shared).await {
+                Ok((link, offer)) => match self.live(&shared, link, offer).await {
+                    Life::OfUse => failures = 0,
+                    Life::Short => failures += 1,
+                },
+                Err((unsent, link)) => {
+                    failures += 1;
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    if !self.stop.is_cancelled() {
+                        shared.complain(&unsent.message, failures);
+                    }
+                    shared.report(HealthState::Down, Some(&unsent.message));
+                    self.status.send_replace(Status::Down(Some(unsent)));
+                    if let Some(link) = link {
+                        link.stop().await;
+                    }
+                }
+            }
+            failed_at = Instant::now();
+        }
+        self.status.send_replace(Status::Stopped);
+        shared.report(HealthState::Stopped, None);
+        self.stopped.cancel();
+    }
+
+    /// Waits until it is time to open: after the pause that the failures ask for, a short one if a call waits.
+    async fn rest(&self, keep: Keep, failures: u32, failed_at: Instant) {
+        let pause = pause(failures);
+        if keep == Keep::Open {
+            tokio::select! {
+                () = sleep_until(failed_at + pause) => return,
+                () = self.wanted.notified() => {}
+            }
+        } else {
+            self.wanted.notified().await;
+        }
+        sleep_until(failed_at + pause.min(LONGEST_WANTED_PAUSE)).await;
+    }
+
+    /// Opens a connection, and a second one if the server wants to be begun with in the other way.
+    async fn open(&self, shared: &Shared) -> Result<(Link, Offer), (Unsent, Option<Link>)> {
+        shared.report(HealthState::Starting, None);
+        let mut link = shared.link().map_err(|unsent| (unsent, None))?;
+        let mut opened = self.agree(shared, &link, shared.opening()).await;
+        if let Err(NotOpen::Begin(opening)) = opened {
+            shared.remember(opening);
+            link.stop().await;
+            link = shared.link().map_err(|unsent| (unsent, None))?;
+            opened = self.agree(shared, &link, opening).await;
+        }
+        match opened {
+            Ok(offer) => Ok((link, offer)),
+            Err(NotOpen::Unsent(unsent)) => Err((unsent, Some(link))),
+            Err(NotOpen::Begin(_)) => {
+                Err((Unsent { code: "upstream-unreachable", message: link.cause() }, Some(link)))
+            }
+        }
+    }
+
+    /// Agrees on an era and lists the tools, within the limit.
+    async fn agree(&self, shared: &Shared, link: &Link, first: Opening) -> Result<Offer, NotOpen> {
+        let unsent = |message| NotOpen::Unsent(Unsent { code: "upstream-unreachable", message });
+        let agreed = async {
+            let offer = link.open(first).await?;
+            shared.remember(offer.opening);
+            shared.list(link).await.map(|()| offer)
+        };
+        tokio::select! {
+            agreed = timeout(START_LIMIT, agreed) => agreed.unwrap_or_else(|_| {
+                Err(unsent(format!(
+                    "server `{}` did not answer within {} s of being started{}",
+                    shared.name, START_LIMIT.as_secs(), link.last_words()
+                )))
+            }),
+            () = self.stop.cancelled() => Err(unsent(format!("server `{}` was stopped", shared.name))),
+        }
+    }
+
+    /// A connection's life.
+    async fn live(&self, shared: &Shared, link: Link, offer: Offer) -> Life {
+        let opened = Instant::now();
+        self.answers.store(0, Ordering::Relaxed);
+        shared.report(HealthState::Up, None);
+        if self.lives.fetch_add(1, Ordering::Relaxed) > 0 {
+            shared.restarted();
+        }
+        self.status.send_replace(Status::Up(link.clone()));
+        let news = tokio::spawn(link.clone().listen(offer));
+        loop {
+            tokio::select! {
+                () = link.over().cancelled() => break,
+                () = self.stop.cancelled() => break,
+                () = link.peer().list_changed.notified() => tokio::select! {
+                    () = relist(shared, &link) => {}
+                    () = link.over().cancelled() => break,
+                    () = self.stop.cancelled() => break,
+                },
+            }
+        }
+        news.abort();
+        self.status.send_replace(Status::Down(None));
+        if self.stop.is_cancelled() {
+            link.stop().await;
+            return Life::OfUse;
+        }
+        // The old process must be gone before a new one can meet it.
+        link.ended().await;
+        let cause = link.cause();
+        tracing::warn!(target: "upstream", server = &*shared.name, cause, "the connection has ended");
+        shared.report(HealthState::Down, Some(&cause));
+        let of_use = opened.elapsed() >= HEALTHY || self.answers.load(Ordering::Relaxed) > 0;
+        if of_use { Life::OfUse } else { Life::Short }
+    }
+}
+
+/// What a connection's life says about the next one.
+enum Life {
+    OfUse,
+    Short,
+}
+
+async fn relist(shared: &Shared, link: &Link) {
+    match timeout(START_LIMIT, Catalog::fetch(link, &shared.name)).await {
+        Ok(Ok(catalog)) => shared.listed(catalog),
+        Ok(Err(error)) => {
+            tracing::warn!(target: "upstream", server = &*shared.name, ?error, "the tools could not be listed anew");
+        }
+        Err(_) => {
+            tracing::warn!(target: "upstream", server = &*shared.name, "listing the tools anew took too long")
+        }
+    }
+}
+
+/// None after the first failure, then growing, with jitter.
+fn pause(failures: u32) -> Duration {
+    if failures < 2 {
+        return Duration::ZERO;
+    }
+    let full = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures - 2)).min(LONGEST_PAUSE);
+    full.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+fn now() -> Millis {
+    Millis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restart_is_immediate_and_none_waits_long() {
+        assert_eq!((pause(0), pause(1)), (Duration::ZERO, Duration::ZERO));
+        for (failures, full) in
+            [(2, FIRST_PAUSE), (3, FIRST_PAUSE * 2), (12, LONGEST_PAUSE), (u32::MAX, LONGEST_PAUSE)]
+        {
+            let pause = pause(failures);
+            assert!(full / 2 <= pause && pause <= full, "{failures}: {pause:?}");
+        }
+    }
+}

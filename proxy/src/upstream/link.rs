@@ -1,0 +1,367 @@
+//! One live connection to a server, whichever transport it uses, and how it is opened in either era.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use holdfast_store::{Loss, Text};
+use serde_json::Value;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Dispatch, Refused, Signal, Unsent,
+    era::{self, Era, Opening},
+    peer::{Listener, Peer, Purpose, RequestId},
+    pipe::Pipe,
+    web::{Post, Web},
+};
+use crate::wire;
+
+/// Pauses before a stream for news that has ended is opened again.
+pub(super) const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A connection. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Link {
+    wire: Wire,
+    /// Set when the connection is opened, and read by every request.
+    era: Arc<OnceLock<Era>>,
+}
+
+#[derive(Clone)]
+enum Wire {
+    Pipe(Arc<Pipe>),
+    Web(Arc<Web>),
+}
+
+/// Why one of our own requests has no result.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// The server's own error.
+    Refused(Refused),
+    /// It was never sent.
+    Unsent(Unsent),
+    /// The connection ended, or what came cannot be used.
+    Gone(String),
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug)]
+pub(super) enum NotOpen {
+    /// The server ended over the wrong beginning: a new connection that begins like this may do better.
+    Begin(Opening),
+    /// It will not do better at once.
+    Unsent(Unsent),
+}
+
+/// What the server offers, as far as we use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Offer {
+    pub(super) opening: Opening,
+    pub(super) list_changed: bool,
+}
+
+impl Link {
+    pub(super) fn pipe(pipe: Arc<Pipe>) -> Self {
+        Self { wire: Wire::Pipe(pipe), era: Arc::default() }
+    }
+
+    pub(super) fn web(web: Arc<Web>) -> Self {
+        Self { wire: Wire::Web(web), era: Arc::default() }
+    }
+
+    /// Agrees on an era, beginning with `first`, and with the other one if the server refuses that.
+    ///
+    /// `initialize` comes first by default: servers of either era answer it, where many old ones are mute to
+    /// `server/discover`; and a session's streams can be resumed, where a broken modern stream loses its request.
+    pub(super) async fn open(&self, first: Opening) -> Result<Offer, NotOpen> {
+        let refusal = match self.begin(first).await {
+            Ok(offer) => return Ok(offer),
+            Err(NoAnswer::Refused(refusal)) if may_begin_otherwise(&refusal) => refusal,
+            Err(error) => return Err(NotOpen::Unsent(self.unsent(error))),
+        };
+        match self.begin(first.other()).await {
+            Ok(offer) => Ok(offer),
+            Err(NoAnswer::Refused(other)) => {
+                let mut unsent = self.unsent(NoAnswer::Refused(refusal));
+                unsent.message.push_str(&format!("; and {:?} with {}", first.other(), &*other.error));
+                Err(NotOpen::Unsent(unsent))
+            }
+            // Servers of one era may end when they are spoken to in the other.
+            Err(_) if self.over().is_cancelled() => Err(NotOpen::Begin(first.other())),
+            Err(error) => Err(NotOpen::Unsent(self.unsent(error))),
+        }
+    }
+
+    async fn begin(&self, opening: Opening) -> Result<Offer, NoAnswer> {
+        match opening {
+            Opening::Initialize => self.initialize().await,
+            Opening::Discover => self.discover().await,
+        }
+    }
+
+    async fn initialize(&self) -> Result<Offer, NoAnswer> {
+        let members = format!(
+            r#""protocolVersion":"{}","capabilities":{{}},"clientInfo":{}"#,
+            era::NEWEST_LEGACY,
+            era::client_info()
+        );
+        let result: Value = read(&self.request_as(&Era::Opening, "initialize", &members).await?)?;
+        let version = result["protocolVersion"].as_str().unwrap_or(era::NEWEST_LEGACY);
+        let agreed = if version == era::MODERN { Era::Modern } else { Era::Legacy(version.into()) };
+        if version != era::MODERN && !era::LEGACY.contains(&version) {
+            tracing::warn!(target: "upstream", version, "the server chose a protocol version we do not know");
+        }
+        let _ = self.era.set(agreed.clone());
+        // Some servers refuse requests until they have seen this, so by HTTP it has to arrive first.
+        let initialized = wire::notification("notifications/initialized", "{}");
+        match &self.wire {
+            Wire::Pipe(pipe) => pipe.write(None, initialized),
+            Wire::Web(web) => web.clone().tell(initialized, agreed).await,
+        }
+        Ok(Offer { opening: Opening::Initialize, list_changed: offers_list_changed(&result) })
+    }
+
+    async fn discover(&self) -> Result<Offer, NoAnswer> {
+        let result: Value = read(&self.request_as(&Era::Modern, "server/discover", "").await?)?;
+        let versions = result["supportedVersions"].as_array();
+        if versions.is_some_and(|versions| !versions.iter().any(|version| version == era::MODERN)) {
+            let message = format!("server/discover names only the versions {}", result["supportedVersions"]);
+            let error = wire::error_member(wire::METHOD_NOT_FOUND, &message, None);
+            return Err(NoAnswer::Refused(Refused {
+                error,
+                code: Some(wire::METHOD_NOT_FOUND),
+                status: None,
+                retry_after_ms: None,
+            }));
+        }
+        let _ = self.era.set(Era::Modern);
+        Ok(Offer { opening: Opening::Discover, list_changed: offers_list_changed(&result) })
+    }
+
+    /// Keeps a way open for `notifications/tools/list_changed`, for as long as the connection lives.
+    pub(super) async fn listen(self, offer: Offer) {
+        if self.era() == Era::Modern {
+            let mut pause = SHORTEST_PAUSE;
+            while offer.list_changed && !self.over().is_cancelled() {
+                let opened = Instant::now();
+                let listened =
+                    self.request("subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#);
+                if matches!(listened.await, Err(NoAnswer::Refused(_))) {
+                    return;
+                }
+                // The stream had an end, and what was said since then is lost.
+                self.peer().list_changed.notify_one();
+                pause = if opened.elapsed() > LONGEST_PAUSE {
+                    SHORTEST_PAUSE
+                } else {
+                    LONGEST_PAUSE.min(pause * 2)
+                };
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = self.over().cancelled() => {}
+                }
+            }
+        } else if let Wire::Web(web) = &self.wire {
+            web.clone().listen(self.era()).await;
+        }
+    }
+
+    /// Sends a request of our own and waits for its result.
+    pub(super) async fn request(&self, method: &'static str, members: &str) -> Result<Text, NoAnswer> {
+        self.request_as(&self.era(), method, members).await
+    }
+
+    async fn request_as(&self, era: &Era, method: &'static str, members: &str) -> Result<Text, NoAnswer> {
+        let (answer, answered) = oneshot::channel();
+        let answer = Mutex::new(Some(answer));
+        let listener: Listener = Arc::new(move |signal| {
+            if !matches!(signal, Signal::Progress(_))
+                && let Some(answer) = answer.lock().expect("nothing panics while it holds the answer").take()
+            {
+                let _ = answer.send(signal);
+            }
+        });
+        let id = RequestId::fresh();
+        let text = era.request(id, method, members);
+        let post = || Post { era: era.clone(), method, name: None, headers: Vec::new() };
+        self.send(id, text, post, listener, Purpose::Housekeeping);
+        match answered.await {
+            Ok(Signal::Answered(answer)) => Ok(answer.text),
+            Ok(Signal::Refused(refused)) => Err(NoAnswer::Refused(refused)),
+            Ok(Signal::Unsent(unsent)) => Err(NoAnswer::Unsent(unsent)),
+            Ok(Signal::Lost(_, message)) => Err(NoAnswer::Gone(message)),
+            Ok(Signal::Progress(_)) | Err(_) => Err(NoAnswer::Gone("the connection has ended".into())),
+        }
+    }
+
+    /// Sends a `tools/call`. `mirrored` are headers for servers that want some arguments there.
+    pub(super) fn call(
+        &self,
+        id: RequestId,
+        dispatch: &Dispatch,
+        mirrored: impl FnOnce() -> Vec<(String, String)>,
+        listener: Listener,
+    ) {
+        let era = self.era();
+        let text = era.call(id, dispatch);
+        let post = || {
+            let mut headers = dispatch.headers.clone();
+            if era == Era::Modern {
+                headers.extend(mirrored());
+            }
+            Post { era: era.clone(), method: "tools/call", name: Some(dispatch.tool.clone()), headers }
+        };
+        self.send(id, text, post, listener, Purpose::Call);
+    }
+
+    fn send(
+        &self,
+        id: RequestId,
+        text: String,
+        post: impl FnOnce() -> Post,
+        listener: Listener,
+        purpose: Purpose,
+    ) {
+        if !self.peer().register(id, listener.clone(), purpose) {
+            listener(Signal::Unsent(Unsent { code: "upstream-unreachable", message: self.cause() }));
+            return;
+        }
+        match &self.wire {
+            Wire::Pipe(pipe) => pipe.write(Some(id), text),
+            Wire::Web(web) => web.send(id, text, post()),
+        }
+    }
+
+    /// Tells the server that the answer is not wanted. A message that has not left is not sent at all.
+    pub(super) fn withdraw(&self, id: RequestId, reason: &str) {
+        if let Wire::Pipe(pipe) = &self.wire
+            && pipe.take_back(id)
+        {
+            let message = format!("cancelled before it was written: {reason}");
+            self.peer().settle(id, Signal::Unsent(Unsent { code: "upstream-unreachable", message }));
+            return;
+        }
+        if !self.peer().withdraw(id) {
+            return;
+        }
+        match &self.wire {
+            // By HTTP the modern era cancels by ending the stream.
+            Wire::Web(web) if self.era() == Era::Modern => {
+                web.abort(id);
+                self.peer().settle(id, Signal::Lost(Loss::Cancelled, format!("cancelled: {reason}")));
+            }
+            Wire::Web(web) => {
+                tokio::spawn(web.clone().tell(cancelled(id, reason), self.era()));
+            }
+            Wire::Pipe(pipe) => pipe.write(None, cancelled(id, reason)),
+        }
+    }
+
+    /// Whether the process or session that took request `id` no longer exists.
+    pub(super) fn is_gone(&self, id: RequestId) -> bool {
+        match &self.wire {
+            Wire::Pipe(pipe) => pipe.ended.is_cancelled(),
+            // Without a session there is nothing but the request's own stream that could be gone.
+            Wire::Web(web) => web.session_is_over() || (!web.has_session() && !web.peer.is_waiting(id)),
+        }
+    }
+
+    /// Cancelled when the connection takes no new requests.
+    pub(super) fn over(&self) -> &CancellationToken {
+        match &self.wire {
+            Wire::Pipe(pipe) => &pipe.over,
+            Wire::Web(web) => &web.over,
+        }
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        match &self.wire {
+            Wire::Pipe(pipe) => &pipe.peer,
+            Wire::Web(web) => &web.peer,
+        }
+    }
+
+    /// Resolves when nothing of the connection is left that a new one could meet.
+    pub(super) async fn ended(&self) {
+        match &self.wire {
+            Wire::Pipe(pipe) => pipe.ended.cancelled().await,
+            Wire::Web(web) => web.over.cancelled().await,
+        }
+    }
+
+    /// Ends the connection, and the process if there is one.
+    pub(super) async fn stop(&self) {
+        match &self.wire {
+            Wire::Pipe(pipe) => pipe.stop().await,
+            Wire::Web(web) => web.stop(&self.era()).await,
+        }
+    }
+
+    /// Why the connection is over.
+    pub(super) fn cause(&self) -> String {
+        match &self.wire {
+            Wire::Pipe(pipe) => pipe.cause(),
+            Wire::Web(web) => web.cause(),
+        }
+    }
+
+    /// What a server wrote last, as the end of a sentence.
+    pub(super) fn last_words(&self) -> String {
+        match &self.wire {
+            Wire::Pipe(pipe) => pipe.last_words(),
+            Wire::Web(_) => String::new(),
+        }
+    }
+
+    fn era(&self) -> Era {
+        self.era.get().cloned().unwrap_or(Era::Opening)
+    }
+
+    /// Why the server cannot be used.
+    pub(super) fn unsent(&self, error: NoAnswer) -> Unsent {
+        match error {
+            NoAnswer::Unsent(unsent) => unsent,
+            NoAnswer::Gone(message) => {
+                let code = match &self.wire {
+                    Wire::Pipe(_) => "upstream-spawn-failed",
+                    Wire::Web(_) => "upstream-unreachable",
+                };
+                Unsent { code, message }
+            }
+            NoAnswer::Refused(refused) => Unsent {
+                code: if refused.status == Some(403) {
+                    "upstream-unauthorized"
+                } else {
+                    "upstream-unreachable"
+                },
+                message: format!("the server refuses to begin: {}", &*refused.error),
+            },
+        }
+    }
+}
+
+/// Errors of the server itself or of its gates would meet the other beginning too.
+fn may_begin_otherwise(refusal: &Refused) -> bool {
+    !matches!(refusal.status, Some(401 | 403 | 407 | 429 | 500..))
+}
+
+fn cancelled(id: RequestId, reason: &str) -> String {
+    let params = format!(r#"{{"requestId":{id},"reason":{}}}"#, Value::from(reason));
+    wire::notification("notifications/cancelled", &params)
+}
+
+fn offers_list_changed(result: &Value) -> bool {
+    result["capabilities"]["tools"]["listChanged"] == true
+}
+
+fn read(result: &Text) -> Result<Value, NoAnswer> {
+    serde_json::from_str(result)
+        .map_err(|error| NoAnswer::Gone(format!("its answer cannot be read: {error}")))
+}

@@ -1,0 +1,196 @@
+//! The MCP servers behind us: started, connected, watched and restarted; nothing they say is lost or reinterpreted.
+
+mod catalog;
+mod era;
+mod headers;
+mod instance;
+mod lines;
+mod link;
+mod peer;
+mod pipe;
+mod process;
+mod server;
+#[cfg(test)]
+mod tests;
+mod web;
+
+use std::{sync::Arc, time::Duration};
+
+use holdfast_policy::Hints;
+use holdfast_store::{Answer, Caller, Loss, Millis, Text};
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::server::{Flight, Upstream};
+use crate::config::ServerConfig;
+
+/// How long a process or session of one channel or principal is kept without use.
+const IDLE_LIMIT: Duration = Duration::from_secs(5 * 60);
+
+/// Every configured server, in the order of the configuration.
+pub(crate) struct Upstreams {
+    all: Vec<Arc<Upstream>>,
+    changed: watch::Sender<u64>,
+    stopped: CancellationToken,
+}
+
+impl Upstreams {
+    /// Starts what all agents share, and waits for nothing: a server that hangs holds up nobody else.
+    /// Needs a tokio runtime.
+    pub(crate) fn start(servers: &[ServerConfig]) -> Arc<Self> {
+        let changed = watch::Sender::new(0);
+        let upstreams = Arc::new(Self {
+            all: servers.iter().map(|server| Upstream::start(server, changed.clone())).collect(),
+            changed,
+            stopped: CancellationToken::new(),
+        });
+        tokio::spawn(sweep(upstreams.clone()));
+        upstreams
+    }
+
+    /// The server of this name.
+    pub(crate) fn get(&self, server: &str) -> Option<Arc<Upstream>> {
+        self.all.iter().find(|upstream| upstream.config().name == server).cloned()
+    }
+
+    pub(crate) fn all(&self) -> &[Arc<Upstream>] {
+        &self.all
+    }
+
+    /// A number that grows whenever the list of tools of any server has changed.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Ends all servers: stdin is closed, after 3 s their groups get SIGTERM, after 3 more SIGKILL. What is in flight
+    /// then is lost, so those who care wait for it first.
+    pub(crate) async fn stop(&self) {
+        self.stopped.cancel();
+        futures_util::future::join_all(self.all.iter().map(|upstream| upstream.stop())).await;
+    }
+}
+
+/// Ends instances of agents that are gone, now and then.
+async fn sweep(upstreams: Arc<Upstreams>) {
+    let mut often = interval(Duration::from_secs(30));
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = often.tick() => {}
+            () = upstreams.stopped.cancelled() => return,
+        }
+        futures_util::future::join_all(upstreams.all.iter().map(|upstream| upstream.sweep(IDLE_LIMIT))).await;
+    }
+}
+
+/// How a server is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) state: HealthState,
+    /// Since when.
+    pub(crate) since: Millis,
+    /// The latest reason for not being up, kept afterwards.
+    pub(crate) last_error: Option<String>,
+    /// How often a connection was opened after the first.
+    pub(crate) restarts: u64,
+}
+
+/// What a server is doing; where each agent has its own, what the latest of them is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HealthState {
+    /// Nobody has asked for it.
+    Idle,
+    /// Being started or connected to.
+    Starting,
+    /// Ready for calls.
+    Up,
+    /// It cannot be used; it is tried again, with growing pauses or when it is wanted.
+    Down,
+    /// Holdfast is stopping.
+    Stopped,
+}
+
+impl HealthState {
+    /// A stable kebab-case name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// One `tools/call` on its way to a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Dispatch {
+    /// For whom: decides which process or session where a server is not shared by all.
+    pub(crate) caller: Caller,
+    /// The server's own name of the tool.
+    pub(crate) tool: String,
+    /// The journaled argument text, sent byte for byte.
+    pub(crate) arguments: Text,
+    /// Further `_meta` members, a JSON object text (reserved keys are already gone).
+    pub(crate) meta: Option<Text>,
+    /// Further HTTP headers (forwarded keys); ignored by stdio servers.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+/// What a dispatch brings, in the order in which the server said it. After `Answered`, `Refused`, `Unsent` or `Lost`
+/// more can still come: an answer after a loss, or a second answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Signal {
+    /// The `params` of a `notifications/progress` for this dispatch, as they came.
+    Progress(Text),
+    /// A result, its kind read from `isError`.
+    Answered(Answer),
+    /// An error: a JSON-RPC error member, or an HTTP status without one.
+    Refused(Refused),
+    /// Not one byte of the request has reached the server, or the server's session was not there to take it.
+    Unsent(Unsent),
+    /// The answer can no longer come by this way.
+    Lost(Loss, String),
+}
+
+/// An error from the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    /// The `error` member; made up from the status where the server gave none.
+    pub(crate) error: Text,
+    /// The JSON-RPC code, where there was one.
+    pub(crate) code: Option<i64>,
+    /// The HTTP status, for servers by HTTP, where it was not 2xx.
+    pub(crate) status: Option<u16>,
+    /// From `Retry-After`.
+    pub(crate) retry_after_ms: Option<u64>,
+}
+
+/// Proof that a dispatch did not leave.
+#[derive(Clone, Debug)]
+pub(crate) struct Unsent {
+    /// `upstream-unreachable`, `upstream-spawn-failed`, `upstream-unauthorized`, `upstream-session-expired`.
+    pub(crate) code: &'static str,
+    /// What happened, to which server, and what to do.
+    pub(crate) message: String,
+}
+
+/// A tool as its server defines it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tool {
+    /// The server's own name of the tool.
+    pub(crate) name: String,
+    /// The definition as it came, every member of it.
+    pub(crate) definition: Value,
+    /// SHA-256 (hex) of the definition's text.
+    pub(crate) hash: Arc<str>,
+    /// `annotations`, untrusted unless the configuration says otherwise.
+    pub(crate) hints: Hints,
+    /// Whether results must carry `structuredContent`.
+    pub(crate) has_output_schema: bool,
+}

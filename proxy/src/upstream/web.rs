@@ -1,0 +1,432 @@
+//! One connection to a server by streamable HTTP: a session in the legacy era, a common address in the modern one.
+
+mod stream;
+
+use std::{
+    collections::HashMap,
+    error::Error as _,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, Once, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use holdfast_store::Loss;
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde_json::value::RawValue;
+use tokio::{task::AbortHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Refused, Signal, Unsent,
+    era::{self, Era},
+    headers::{header_text, retry_after_ms},
+    peer::{Peer, RequestId, refused},
+    pipe::LONGEST_MESSAGE_BYTES,
+};
+use crate::wire::{self, Envelope};
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// Headers that a forwarded key may not take the place of.
+const OURS: [&str; 6] =
+    ["accept", "content-type", "content-length", "host", "last-event-id", "transfer-encoding"];
+/// As much of an error's body as is of use to a person.
+const LONGEST_ERROR_BYTES: usize = 64 * 1024;
+
+/// Where a server is, and how it is spoken to. Shared by its connections, and with it the pool of sockets.
+pub(super) struct Address {
+    server: Arc<str>,
+    url: Url,
+    client: Client,
+    headers: HeaderMap,
+}
+
+impl Address {
+    /// # Errors
+    /// What is wrong with the URL or with a header.
+    pub(super) fn new(server: Arc<str>, url: &str, headers: &[(String, String)]) -> Result<Self, String> {
+        let url: Url = url.parse().map_err(|error| format!("its url cannot be read: {error}"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!("its url has the scheme `{}`; write http or https", url.scheme()));
+        }
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let parsed = HeaderName::try_from(name).ok().zip(HeaderValue::try_from(value).ok());
+            let (name, mut value) =
+                parsed.ok_or_else(|| format!("its header `{name}` is not a valid header"))?;
+            value.set_sensitive(true);
+            map.append(name, value);
+        }
+        map.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        let client = client(&url).map_err(|error| format!("no HTTP client for it: {}", in_full(&error)))?;
+        Ok(Self { server, url, client, headers: map })
+    }
+}
+
+/// A client that sends each request at most once.
+///
+/// Redirects are not followed, since they would repeat the request elsewhere, and `retry::never` turns off what
+/// reqwest repeats by itself. What remains is hyper taking another connection when a pooled one turns out to be
+/// closed before it took the request: nothing was written then. Pooled connections are given up before the common
+/// servers close them (after 5 s), since a request that meets such a close is lost.
+fn client(url: &Url) -> reqwest::Result<Client> {
+    static PROVIDER: Once = Once::new();
+    // An error says that another part of this program has chosen a provider, which is as good.
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let mut client = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(Duration::from_secs(10))
+        .pool_idle_timeout(Duration::from_secs(4))
+        .tcp_keepalive(Duration::from_secs(30))
+        .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")));
+    if url.scheme() == "http" {
+        // Reading the system's certificates is slow and fails where there are none.
+        client = client.tls_certs_only([]);
+    }
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    if host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()) {
+        client = client.no_proxy();
+    }
+    client.build()
+}
+
+/// What a request has beside its text.
+pub(super) struct Post {
+    pub(super) era: Era,
+    pub(super) method: &'static str,
+    /// `params.name`, for `tools/call`.
+    pub(super) name: Option<String>,
+    pub(super) headers: Vec<(String, String)>,
+}
+
+/// A conversation with a server by HTTP.
+pub(super) struct Web {
+    address: Arc<Address>,
+    pub(super) peer: Peer,
+    session: OnceLock<HeaderValue>,
+    session_over: AtomicBool,
+    running: Mutex<HashMap<RequestId, AbortHandle>>,
+    /// No new requests go this way.
+    pub(super) over: CancellationToken,
+    cause: OnceLock<String>,
+}
+
+impl Web {
+    pub(super) fn new(address: Arc<Address>) -> Arc<Self> {
+        Arc::new(Self {
+            peer: Peer::new(address.server.clone()),
+            address,
+            session: OnceLock::new(),
+            session_over: AtomicBool::new(false),
+            running: Mutex::default(),
+            over: CancellationToken::new(),
+            cause: OnceLock::new(),
+        })
+    }
+
+    /// Sends a request that is registered with the peer. It ends with a signal, whatever happens.
+    pub(super) fn send(self: &Arc<Self>, id: RequestId, text: String, post: Post) {
+        let web = self.clone();
+        let mut running = self.running.lock().expect("nothing panics while it holds the map");
+        let task = tokio::spawn(async move {
+            web.exchange(id, text, &post).await;
+            web.running.lock().expect("nothing panics while it holds the map").remove(&id);
+        });
+        running.insert(id, task.abort_handle());
+    }
+
+    /// Ends the stream of a request, which by HTTP in the modern era is how it is cancelled.
+    pub(super) fn abort(&self, id: RequestId) {
+        let running = self.running.lock().expect("nothing panics while it holds the map").remove(&id);
+        if let Some(task) = running {
+            task.abort();
+        }
+    }
+
+    /// Sends a notification or a response, which nobody answers.
+    pub(super) async fn tell(self: Arc<Self>, text: String, era: Era) {
+        let request =
+            self.address.client.post(self.address.url.clone()).headers(self.common(&era)).body(text);
+        match request.header(CONTENT_TYPE, "application/json").send().await {
+            Ok(response) if self.means_expired(response.status()) => self.expire(),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(
+                target: "upstream", server = &*self.address.server, error = in_full(&error), "a notification was not sent"
+            ),
+        }
+    }
+
+    pub(super) fn has_session(&self) -> bool {
+        self.session.get().is_some()
+    }
+
+    pub(super) fn session_is_over(&self) -> bool {
+        self.session_over.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn cause(&self) -> String {
+        let cause = self.cause.get().map_or("the connection is over", String::as_str);
+        format!("server `{}`: {cause}", self.address.server)
+    }
+
+    /// Ends the session, as far as the server takes note, and everything that runs in it.
+    pub(super) async fn stop(&self, era: &Era) {
+        const LIMIT: Duration = Duration::from_secs(2);
+        self.retire("the connection was closed");
+        if self.has_session() && !self.session_over.swap(true, Ordering::Relaxed) {
+            let request = self.address.client.delete(self.address.url.clone()).headers(self.common(era));
+            let _ = timeout(LIMIT, request.send()).await;
+        }
+        let running =
+            std::mem::take(&mut *self.running.lock().expect("nothing panics while it holds the map"));
+        running.values().for_each(AbortHandle::abort);
+        self.peer.close(&self.cause());
+    }
+
+    /// Takes no new requests; those on their way still may be answered.
+    fn retire(&self, cause: &str) {
+        let _ = self.cause.set(cause.to_owned());
+        self.over.cancel();
+    }
+
+    fn expire(&self) {
+        self.session_over.store(true, Ordering::Relaxed);
+        self.retire("its session has ended");
+    }
+
+    /// In a session, "not found" is about the session.
+    fn means_expired(&self, status: StatusCode) -> bool {
+        status == StatusCode::NOT_FOUND && self.has_session()
+    }
+
+    async fn exchange(self: &Arc<Self>, id: RequestId, text: String, post: &Post) {
+        let request =
+            self.address.client.post(self.address.url.clone()).headers(self.headers(post)).body(text);
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return self.peer.settle(id, self.not_sent(&error)),
+        };
+        if post.method == "initialize"
+            && let Some(session) = response.headers().get(SESSION)
+        {
+            let _ = self.session.set(session.clone());
+        }
+        if !response.status().is_success() {
+            let signal = self.refusal(response, post).await;
+            return self.peer.settle(id, signal);
+        }
+        match content_type(&response) {
+            "text/event-stream" => self.follow(id, response, &post.era).await,
+            "application/json" => self.read(id, response, &post.era).await,
+            other => {
+                let what =
+                    if other.is_empty() { "without an answer".into() } else { format!("with {other}") };
+                let message = format!(
+                    "server `{}` answered a request {what} (HTTP {})",
+                    self.address.server,
+                    response.status().as_u16()
+                );
+                self.peer.settle(id, Signal::Lost(Loss::UpstreamError, message));
+            }
+        }
+    }
+
+    /// Reads an answer that is one JSON body.
+    async fn read(self: &Arc<Self>, id: RequestId, response: Response, era: &Era) {
+        let server = &self.address.server;
+        let (loss, message) = match body(response, LONGEST_MESSAGE_BYTES).await {
+            Ok(Body::Whole(bytes)) => match String::from_utf8(bytes) {
+                Ok(text) => {
+                    self.hear(&text, era);
+                    if let Some(error) = error_of_nobody(&text) {
+                        self.peer.settle(id, Signal::Refused(refused(error)));
+                    }
+                    (
+                        Loss::UpstreamError,
+                        format!("server `{server}` answered something else than what was asked"),
+                    )
+                }
+                Err(_) => {
+                    (Loss::UpstreamError, format!("server `{server}` answered with text that is not UTF-8"))
+                }
+            },
+            Ok(Body::Cut(_)) => (Loss::UpstreamError, too_long(server)),
+            Err(error) => {
+                (Loss::Disconnected, format!("server `{server}` broke off its answer: {}", in_full(&error)))
+            }
+        };
+        // Settled already, if that was its answer.
+        self.peer.settle(id, Signal::Lost(loss, message));
+    }
+
+    fn hear(self: &Arc<Self>, text: &str, era: &Era) {
+        for reply in self.peer.incoming(text) {
+            tokio::spawn(self.clone().tell(reply, era.clone()));
+        }
+    }
+
+    /// What it means that a request got no response at all.
+    fn not_sent(&self, error: &reqwest::Error) -> Signal {
+        let server = &self.address.server;
+        if error.is_connect() || error.is_builder() {
+            let message = format!("server `{server}` cannot be reached: {}", in_full(error));
+            self.retire("it cannot be reached");
+            return Signal::Unsent(Unsent { code: "upstream-unreachable", message });
+        }
+        let message =
+            format!("the connection to server `{server}` broke before its answer: {}", in_full(error));
+        Signal::Lost(Loss::Disconnected, message)
+    }
+
+    /// What a status other than 2xx means.
+    async fn refusal(&self, response: Response, post: &Post) -> Signal {
+        let (server, status) = (&self.address.server, response.status());
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+            let message = format!(
+                "server `{server}` wants other credentials than the configured headers give (HTTP 401{}{})",
+                if challenge.is_some() { ": " } else { "" },
+                challenge.unwrap_or_default()
+            );
+            return Signal::Unsent(Unsent { code: "upstream-unauthorized", message });
+        }
+        if self.means_expired(status) && post.era != Era::Opening {
+            self.expire();
+            let message = format!("the session with server `{server}` has ended; a new one is being opened");
+            return Signal::Unsent(Unsent { code: "upstream-session-expired", message });
+        }
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after_ms = retry_after.and_then(|value| retry_after_ms(value, SystemTime::now()));
+        let bytes = match body(response, LONGEST_ERROR_BYTES).await {
+            Ok(Body::Whole(bytes) | Body::Cut(bytes)) => bytes,
+            Err(_) => Vec::new(),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        if status == StatusCode::BAD_REQUEST && self.has_session() && text.to_lowercase().contains("session")
+        {
+            // Some servers say so when they were restarted. That is no proof about this request, but reason enough
+            // to open a new session for the next.
+            self.expire();
+        }
+        let said = Envelope::read(&text).ok().and_then(|message| Some(refused(message.error?)));
+        let mut refusal = said.unwrap_or_else(|| made_up(server, status, &text));
+        if refusal.code == Some(-32022) {
+            self.retire("it no longer speaks the agreed version");
+        }
+        refusal.status = Some(status.as_u16());
+        refusal.retry_after_ms = retry_after_ms;
+        Signal::Refused(refusal)
+    }
+
+    fn headers(&self, post: &Post) -> HeaderMap {
+        let mut headers = self.common(&post.era);
+        for (name, value) in &post.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
+                && !OURS.contains(&name.as_str())
+                && (!name.as_str().starts_with("mcp-") || name.as_str().starts_with("mcp-param-"))
+            {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if post.era == Era::Modern {
+            headers.insert(METHOD, HeaderValue::from_static(post.method));
+            if let Some(name) =
+                post.name.as_deref().and_then(|name| HeaderValue::try_from(header_text(name)).ok())
+            {
+                headers.insert(NAME, name);
+            }
+        }
+        headers
+    }
+
+    /// The headers of every request.
+    fn common(&self, era: &Era) -> HeaderMap {
+        let mut headers = self.address.headers.clone();
+        match era {
+            Era::Opening => return headers,
+            Era::Legacy(version) => {
+                if let Ok(version) = HeaderValue::try_from(&**version) {
+                    headers.insert(VERSION, version);
+                }
+            }
+            Era::Modern => {
+                headers.insert(VERSION, HeaderValue::from_static(era::MODERN));
+                return headers;
+            }
+        }
+        if let Some(session) = self.session.get() {
+            headers.insert(SESSION, session.clone());
+        }
+        headers
+    }
+}
+
+/// The essence of a content type, without parameters.
+fn content_type(response: &Response) -> &str {
+    let value =
+        response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+enum Body {
+    Whole(Vec<u8>),
+    /// The beginning of a longer one.
+    Cut(Vec<u8>),
+}
+
+async fn body(mut response: Response, limit_bytes: usize) -> reqwest::Result<Body> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if bytes.len() + chunk.len() > limit_bytes {
+            return Ok(Body::Cut(bytes));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Body::Whole(bytes))
+}
+
+/// An error without an id: a server that cannot read a request does not know its id.
+fn error_of_nobody(text: &str) -> Option<&RawValue> {
+    let message = Envelope::read(text).ok()?;
+    message.error.filter(|_| message.id.is_none())
+}
+
+fn made_up(server: &str, status: StatusCode, text: &str) -> Refused {
+    let start: String = text.chars().take(300).collect();
+    let message = match start.trim() {
+        "" => format!("server `{server}` answered with HTTP {status}"),
+        start => format!("server `{server}` answered with HTTP {status}: {start}"),
+    };
+    let error = wire::error_member(wire::INTERNAL_ERROR, &message, None);
+    Refused { error, code: None, status: None, retry_after_ms: None }
+}
+
+fn too_long(server: &str) -> String {
+    let limit_mib = LONGEST_MESSAGE_BYTES / (1024 * 1024);
+    format!("server `{server}` answered with more than {limit_mib} MiB, which is not read")
+}
+
+/// An error with its causes, which is where reqwest keeps what happened. URLs can carry secrets and are left out.
+fn in_full(error: &reqwest::Error) -> String {
+    let mut text = String::new();
+    let mut source = error.source();
+    while let Some(error) = source {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    if text.is_empty() { "the request failed".to_owned() } else { text }
+}
