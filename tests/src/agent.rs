@@ -1,0 +1,324 @@
+//! An agent over HTTP, in both eras of the protocol.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    answer::Answer,
+    http::{Connection, Head},
+    process::Served,
+};
+
+/// How the agent speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Era {
+    /// 2026-07-28: everything in each request.
+    Modern,
+    /// 2025-11-25, within this session.
+    Legacy {
+        /// `Mcp-Session-Id`.
+        session: String,
+    },
+}
+
+/// One agent. Its calls go over one connection, unless they are asked for and left open.
+pub struct Agent {
+    address: String,
+    era: Era,
+    client: String,
+    token: Option<String>,
+    /// Members of `_meta` for every call.
+    meta: Map<String, Value>,
+    headers: Vec<(String, String)>,
+    connection: Option<Connection>,
+    next_id: i64,
+}
+
+/// A request without its answer yet, on a connection of its own.
+pub struct Asked {
+    /// The id that the agent gave it.
+    pub id: i64,
+    connection: Connection,
+    head: Option<Head>,
+    /// Bytes of the event stream that make no whole event yet.
+    buffer: String,
+}
+
+impl Agent {
+    /// A client of 2026-07-28 with this name.
+    pub fn modern(served: &Served, client: &str) -> Agent {
+        Self::at(&served.mcp, Era::Modern, client, None)
+    }
+
+    /// The same with a token.
+    pub fn with_token(served: &Served, client: &str, token: &str) -> Agent {
+        Self::at(&served.mcp, Era::Modern, client, Some(token))
+    }
+
+    /// A client of 2025-11-25 that has shaken hands.
+    pub fn legacy(served: &Served, client: &str) -> Agent {
+        let era = Era::Legacy { session: String::new() };
+        let mut agent = Self::at(&served.mcp, era, client, None);
+        let info = json!({ "name": client, "version": "1" });
+        let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info });
+        let mut asked = agent.send("initialize", params, Map::new());
+        let head = asked.head().clone();
+        let session = head.header("mcp-session-id").expect("a session").to_owned();
+        let (answer, connection) = asked.read();
+        assert_eq!(answer.result()["protocolVersion"], "2025-11-25");
+        agent.connection = Some(connection);
+        agent.era = Era::Legacy { session };
+        agent.notify("notifications/initialized", json!({}));
+        agent
+    }
+
+    fn at(address: &str, era: Era, client: &str, token: Option<&str>) -> Agent {
+        Agent {
+            address: address.to_owned(),
+            era,
+            client: client.to_owned(),
+            token: token.map(str::to_owned),
+            meta: Map::new(),
+            headers: Vec::new(),
+            connection: None,
+            next_id: 0,
+        }
+    }
+
+    /// Sets a member of `_meta` for the calls to come; `null` takes it away.
+    #[must_use]
+    pub fn meta(mut self, name: &str, value: impl Into<Value>) -> Agent {
+        self.set_meta(name, value);
+        self
+    }
+
+    /// Sets a member of `_meta` for the calls to come; `null` takes it away.
+    pub fn set_meta(&mut self, name: &str, value: impl Into<Value>) {
+        match value.into() {
+            Value::Null => self.meta.remove(name),
+            value => self.meta.insert(name.to_owned(), value),
+        };
+    }
+
+    /// Adds a header to the requests to come.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Agent {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Calls a tool and waits for the answer, on the agent's usual connection.
+    pub fn call(&mut self, tool: &str, arguments: Value) -> Answer {
+        self.request("tools/call", json!({ "name": tool, "arguments": arguments }))
+    }
+
+    /// Calls a tool under an explicit key.
+    pub fn call_as(&mut self, key: &str, tool: &str, arguments: Value) -> Answer {
+        let meta = Map::from_iter([("io.holdfast/idempotency-key".to_owned(), key.into())]);
+        self.on_usual_connection("tools/call", json!({ "name": tool, "arguments": arguments }), meta)
+    }
+
+    /// `holdfast_wait`.
+    pub fn wait(&mut self, call: &str) -> Answer {
+        self.call("holdfast_wait", json!({ "call_id": call, "timeout_s": 30 }))
+    }
+
+    /// The names that `tools/list` gives.
+    pub fn tools(&mut self) -> Vec<String> {
+        let list = self.request("tools/list", json!({}));
+        let tools = list.result()["tools"].as_array().expect("a list").iter();
+        tools.map(|tool| tool["name"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// Sends a request and waits for the answer, on the agent's usual connection.
+    pub fn request(&mut self, method: &str, params: Value) -> Answer {
+        self.on_usual_connection(method, params, Map::new())
+    }
+
+    fn on_usual_connection(&mut self, method: &str, params: Value, meta: Map<String, Value>) -> Answer {
+        let asked = self.send(method, params, meta);
+        let (answer, connection) = asked.read();
+        self.connection = Some(connection);
+        answer
+    }
+
+    /// Gives the agent a new connection, as a pool would.
+    pub fn reconnect(&mut self) {
+        self.connection = None;
+    }
+
+    /// Ends the session, as a legacy client does that goes away in an orderly manner.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn end_session(&mut self) {
+        let Era::Legacy { session } = &self.era else { panic!("modern clients have no session") };
+        let mut connection = Connection::open(&self.address);
+        connection.send("DELETE", "/mcp", &[("Mcp-Session-Id", session)], b"");
+        let response = connection.response();
+        assert_eq!(response.status(), 204, "{}", response.body);
+    }
+
+    /// Calls a tool and does not wait.
+    pub fn ask(&mut self, tool: &str, arguments: Value) -> Asked {
+        self.ask_with(tool, arguments, json!({}))
+    }
+
+    /// Calls a tool under an explicit key and does not wait.
+    pub fn ask_as(&mut self, key: &str, tool: &str, arguments: Value) -> Asked {
+        self.ask_with(tool, arguments, json!({ "io.holdfast/idempotency-key": key }))
+    }
+
+    /// Calls a tool with these members of `_meta` and does not wait.
+    pub fn ask_with(&mut self, tool: &str, arguments: Value, meta: Value) -> Asked {
+        let usual = self.connection.take();
+        let Value::Object(meta) = meta else { panic!("_meta is an object") };
+        let asked = self.send("tools/call", json!({ "name": tool, "arguments": arguments }), meta);
+        self.connection = usual;
+        asked
+    }
+
+    /// Sends a notification on a connection of its own.
+    pub fn notify(&mut self, method: &str, params: Value) {
+        let message = json!({ "jsonrpc": "2.0", "method": method, "params": params });
+        let mut connection = Connection::open(&self.address);
+        self.post(&mut connection, method, &message);
+        let response = connection.response();
+        assert_eq!(response.status(), 202, "{}", response.body);
+    }
+
+    fn send(&mut self, method: &str, mut params: Value, meta: Map<String, Value>) -> Asked {
+        self.next_id += 1;
+        let mut all = if method == "tools/call" { self.meta.clone() } else { Map::new() };
+        all.extend(meta);
+        if self.era == Era::Modern {
+            let version = "io.modelcontextprotocol/";
+            all.insert(format!("{version}protocolVersion"), "2026-07-28".into());
+            all.insert(format!("{version}clientCapabilities"), json!({}));
+            all.insert(format!("{version}clientInfo"), json!({ "name": self.client, "version": "1" }));
+        }
+        if !all.is_empty() {
+            params["_meta"] = all.into();
+        }
+        let id = self.next_id;
+        let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        let mut connection = self.connection.take().unwrap_or_else(|| Connection::open(&self.address));
+        self.post(&mut connection, method, &message);
+        Asked { id, connection, head: None, buffer: String::new() }
+    }
+
+    fn post(&self, connection: &mut Connection, method: &str, message: &Value) {
+        let mut headers = vec![
+            ("Content-Type", "application/json".to_owned()),
+            ("Accept", "application/json, text/event-stream".to_owned()),
+        ];
+        match &self.era {
+            Era::Modern => {
+                headers.push(("MCP-Protocol-Version", "2026-07-28".to_owned()));
+                headers.push(("Mcp-Method", method.to_owned()));
+                if let Some(name) = message["params"]["name"].as_str() {
+                    headers.push(("Mcp-Name", name.to_owned()));
+                }
+            }
+            Era::Legacy { session } if !session.is_empty() => {
+                headers.push(("MCP-Protocol-Version", "2025-11-25".to_owned()));
+                headers.push(("Mcp-Session-Id", session.clone()));
+            }
+            Era::Legacy { .. } => {}
+        }
+        if let Some(token) = &self.token {
+            headers.push(("Authorization", format!("Bearer {token}")));
+        }
+        let own = headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let more = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers: Vec<(&str, &str)> = own.chain(more).collect();
+        connection.send("POST", "/mcp", &headers, message.to_string().as_bytes());
+    }
+}
+
+impl Asked {
+    /// Waits for the answer. Notifications before it are passed over.
+    pub fn answer(self) -> Answer {
+        self.read().0
+    }
+
+    /// Waits for the next notification, which must come before the answer.
+    ///
+    /// # Panics
+    /// Where the answer comes first.
+    pub fn notification(&mut self) -> Value {
+        let message = self.message().expect("a notification");
+        assert!(message.get("id").is_none(), "the answer came first: {message}");
+        message
+    }
+
+    /// Waits for the end of the response; true where no answer was in it.
+    pub fn ends_without_answer(mut self) -> bool {
+        while let Some(message) = self.message() {
+            if message.get("id").is_some() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The status of the response.
+    pub fn status(mut self) -> u16 {
+        self.head().status
+    }
+
+    /// Breaks the connection off, as an agent that crashed or lost its network.
+    pub fn hang_up(self) {
+        self.connection.break_off();
+    }
+
+    fn head(&mut self) -> &Head {
+        if self.head.is_none() {
+            self.head = Some(self.connection.head());
+        }
+        self.head.as_ref().expect("it was just read")
+    }
+
+    fn read(mut self) -> (Answer, Connection) {
+        loop {
+            let message = self.message().expect("an answer");
+            if message.get("id").is_some() {
+                assert_eq!(message["id"], self.id, "{message}");
+                // What is left of the body has to be read before the connection can be used again.
+                assert_eq!(self.message(), None);
+                return (Answer(message), self.connection);
+            }
+        }
+    }
+
+    /// The next message of the response; none at its end.
+    fn message(&mut self) -> Option<Value> {
+        if !self.head().is_event_stream() {
+            let mut body = Vec::new();
+            let mut head = self.head().clone();
+            while let Some(part) = self.connection.part(&mut head) {
+                body.extend(part);
+            }
+            self.head = Some(head);
+            return (!body.is_empty()).then(|| parsed(&String::from_utf8(body).expect("UTF-8")));
+        }
+        loop {
+            while let Some((event, rest)) = self.buffer.split_once("\n\n") {
+                let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data:")).collect();
+                let message = (!data.is_empty()).then(|| data.join("\n"));
+                self.buffer = rest.to_owned();
+                if let Some(message) = message.filter(|message| !message.trim().is_empty()) {
+                    return Some(parsed(&message));
+                }
+            }
+            let mut head = self.head().clone();
+            let part = self.connection.part(&mut head)?;
+            self.head = Some(head);
+            self.buffer +=
+                &String::from_utf8(part).expect("events are not cut within a character").replace('\r', "");
+        }
+    }
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
+}

@@ -1,0 +1,18 @@
+//! Stories end to end: the real binaries, through the doors that users have.
+
+mod bad_input;
+mod bridge;
+mod calls;
+mod chaos;
+mod cli;
+mod clients;
+mod crash;
+mod doubt;
+mod holds;
+mod keys;
+mod leaving;
+mod limits;
+mod network;
+mod reissues;
+mod servers;
+mod tour;
