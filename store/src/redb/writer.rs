@@ -28,8 +28,9 @@ const BATCH_BYTES: usize = 16 << 20;
 const SOON: Duration = Duration::from_millis(100);
 const SOON_JOBS: usize = 1000;
 
-/// After how long without work the writer makes the file one that opens without being walked.
-const REST: Duration = Duration::from_secs(1);
+/// After how long without work the writer makes the file one that opens without being walked. Shorter than a server
+/// usually takes to answer, so that also a crash in the middle of a call mostly finds the file at rest.
+const REST: Duration = Duration::from_millis(200);
 
 /// The queue's end that submits.
 pub(super) struct Writer {

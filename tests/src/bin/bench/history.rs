@@ -78,8 +78,9 @@ fn starts(world: &World, end: fn(Served) -> std::process::ExitStatus) -> Vec<f64
 
 /// The journal tidies up when nothing has happened for a while.
 fn await_rest(served: &Served) {
+    std::thread::sleep(Duration::from_secs(1));
     let mut before = Usage::of(served.pid()).cpu;
-    for _ in 0..6 {
+    for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(500));
         let now = Usage::of(served.pid()).cpu;
         if now == before {
