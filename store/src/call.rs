@@ -6,11 +6,12 @@ use holdfast_policy::{Gate, Repeat, Reuse};
 
 use crate::{
     entry::{
-        Accepted, Answer, Attempt, CallId, Decider, Disposition, Entry, Grant, Illegal, Millis, Outcome,
-        Resolution, State, Then, Trouble,
+        Accepted, Answer, Attempt, CallId, Decider, Disposition, Entry, Grant, Millis, Resolution, Then,
+        Trouble,
     },
     fingerprint::Digest,
     journal::{KeyFate, Record},
+    state::{Illegal, Outcome, State},
 };
 
 /// A gated call's open question.

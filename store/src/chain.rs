@@ -6,10 +6,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     codec,
-    entry::{CallId, Millis, State},
+    entry::{CallId, Millis},
     fingerprint::{Hash32, hash_fields},
     journal::{JournalError, Verified, VerifyError},
     line::Line,
+    state::State,
 };
 
 /// The end of the chain so far.

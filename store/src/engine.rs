@@ -7,16 +7,19 @@
 //! * *Lost?* The call exists durably before anything is sent, so a restart finds it and asks [`Event::Recovered`].
 //! * *Contradicted?* An answer is heard only from the folded state, and `Answered` is legal once.
 
-use holdfast_policy::{Absent, Approver, Earlier, Failure, Gate, Next, Repeat, SelfApproval};
+mod hold;
+
+use holdfast_policy::{Absent, Earlier, Failure, Gate, Next, Repeat};
 
 use crate::{
     call::Call,
     entry::{
-        Accepted, Answer, AnswerKind, Attempt, Decider, Disposition, Entry, Finding, Grant, HoldClock, Loss,
-        Millis, Outcome, Resolution, State, Then, Trouble,
+        Accepted, Answer, AnswerKind, Attempt, Decider, Disposition, Entry, Finding, HoldClock, Loss, Millis,
+        Resolution, Then, Trouble,
     },
     fingerprint::Digest,
     journal::KeyFate,
+    state::{Outcome, State},
 };
 
 /// The moment of a step: time and chance are arguments.
@@ -218,13 +221,13 @@ pub fn step(now: Now, call: &Call, event: Event) -> Result<Step, Unfit> {
         Event::Recovered => recovered(now, call),
         Event::Slot => slot(now, call),
         Event::QueueFull => queue_full(call),
-        Event::Rechecked(recheck) => rechecked(now, call, recheck),
+        Event::Rechecked(recheck) => hold::rechecked(now, call, recheck),
         Event::Progress(_) => Step::default(),
         Event::Answered(attempt, answer) => answered(now, call, attempt, answer),
         Event::Failed(attempt, failed) => attempt_failed(now, call, attempt, failed),
         Event::Tick => tick(now, call),
-        Event::Approve { by, digest, standing } => approve(now, call, by, digest, standing)?,
-        Event::Reject { by, digest, reason } => reject(call, by, digest, reason)?,
+        Event::Approve { by, digest, standing } => hold::approve(now, call, by, digest, standing)?,
+        Event::Reject { by, digest, reason } => hold::reject(call, by, digest, reason)?,
         Event::Cancel(by) => cancel(call, by)?,
         Event::Resolve(by, how) => resolve(call, by, how)?,
         Event::Release(by) => release(call, by)?,
@@ -288,33 +291,6 @@ fn slot(now: Now, call: &Call) -> Step {
 fn dispatch(call: &Call) -> Step {
     let attempt = Attempt(call.attempts + 1);
     Step { append: vec![Entry::Dispatched { attempt }], then: vec![Effect::Send(attempt)] }
-}
-
-fn rechecked(now: Now, call: &Call, recheck: Recheck) -> Step {
-    if !matches!(call.state, State::Approved | State::Ready | State::Backoff) {
-        return Step::default();
-    }
-    let late = tick(now, call);
-    if !late.append.is_empty() {
-        return late;
-    }
-    match recheck {
-        Recheck::Same => dispatch(call),
-        Recheck::Denied { reason } if call.state == State::Ready || call.may_have_executed() => {
-            no_further_attempt(call, Trouble::new("refused", reason), Loss::UpstreamError)
-        }
-        Recheck::Denied { reason } => {
-            let by = Decider { name: "policy".into(), groups: Vec::new(), via: "re-check".into() };
-            facts([Entry::Refused { by, reason }])
-        }
-        Recheck::Changed { reason, .. } if call.may_have_executed() => {
-            no_further_attempt(call, Trouble::new("superseded", reason), Loss::UpstreamError)
-        }
-        Recheck::Changed { reason, digest, gates } => {
-            let revision = call.hold.as_ref().map_or(1, |hold| hold.revision) + 1;
-            facts([Entry::Superseded { reason, revision, digest, gates }])
-        }
-    }
 }
 
 fn answered(now: Now, call: &Call, attempt: Attempt, answer: Answer) -> Step {
@@ -480,68 +456,6 @@ fn decide(now: Now, call: &Call, failure: Failure, retry_after_ms: Option<u64>) 
         Next::Retry { delay_ms } => Then::Retry { due: now.at.plus(delay_ms) },
         Next::Fail => Then::Stop,
         Next::InDoubt => Then::Doubt,
-    }
-}
-
-fn approve(now: Now, call: &Call, by: Decider, digest: Digest, standing: Standing) -> Result<Step, Unfit> {
-    let hold = asked(call, Some(digest))?;
-    // The deadline counts, not the moment at which somebody notices that it has passed.
-    if now.at >= hold.approve_by() {
-        return Err(Unfit::WrongState(State::Done(Outcome::Expired)));
-    }
-    if hold.votes.iter().any(|(voter, _)| voter.name == by.name) {
-        return Err(Unfit::AlreadyVoted);
-    }
-    let counts_for = counted_gates(&hold.gates, &by, standing);
-    if counts_for.is_empty() {
-        return Err(Unfit::NotAnApprover);
-    }
-    let satisfied = (0u32..).zip(&hold.gates).all(|(place, gate)| {
-        let earlier = hold.votes.iter().filter(|(_, gates)| gates.contains(&place)).count();
-        earlier + usize::from(counts_for.contains(&place)) >= gate.quorum as usize
-    });
-    let grant = satisfied.then(|| {
-        let ms = hold.gates.iter().map(|gate| gate.execute_by_ms).min().unwrap_or_default();
-        Grant { execute_by: now.at.plus(ms) }
-    });
-    let then = if satisfied { vec![Effect::Queue] } else { Vec::new() };
-    Ok(Step { append: vec![Entry::Approved { by, digest, counts_for, grant }], then })
-}
-
-fn counted_gates(gates: &[Gate], by: &Decider, standing: Standing) -> Vec<u32> {
-    let counts = |gate: &Gate| {
-        let eligible = gate.approvers.is_empty()
-            || gate.approvers.iter().any(|approver| match approver {
-                Approver::Group(group) => by.groups.contains(group),
-                Approver::Operator(name) => *name == by.name,
-            });
-        eligible && (standing == Standing::Other || gate.self_approve == SelfApproval::Allowed)
-    };
-    (0u32..).zip(gates).filter(|(_, gate)| counts(gate)).map(|(place, _)| place).collect()
-}
-
-fn reject(call: &Call, by: Decider, digest: Option<Digest>, reason: String) -> Result<Step, Unfit> {
-    // A no needs no quorum, and counts until the first dispatch, whichever text it was said to.
-    let hold = match &call.hold {
-        Some(hold) if call.state == State::Approved => hold,
-        _ => asked(call, digest)?,
-    };
-    // Owners may always say no to their own agent.
-    if counted_gates(&hold.gates, &by, Standing::Other).is_empty() {
-        return Err(Unfit::NotAnApprover);
-    }
-    Ok(facts([Entry::Refused { by, reason }]))
-}
-
-fn asked(call: &Call, digest: Option<Digest>) -> Result<&crate::call::Hold, Unfit> {
-    match &call.hold {
-        Some(hold) if call.state == State::Asking => {
-            if digest.is_some_and(|digest| digest != hold.digest) {
-                return Err(Unfit::Stale { digest: hold.digest });
-            }
-            Ok(hold)
-        }
-        _ => Err(Unfit::WrongState(call.state)),
     }
 }
 

@@ -14,8 +14,9 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::{CallId, Entry, Key, KeySource, Millis, State},
+    entry::{CallId, Entry, Key, KeySource, Millis},
     fingerprint::{Hash32, KeyHash},
+    state::State,
 };
 
 /// Facts about one call that become durable together.

@@ -1,6 +1,6 @@
 //! What survives a crash, and how it may change.
 //!
-//! * `entry`: facts, states, and the one table of legal transitions.
+//! * `entry`: facts; `state`: where they lead, and the one table of legal transitions.
 //! * `call`: the fold of a call's facts.
 //! * `engine`: call + event -> facts to write, then effects.
 //! * `journal`: the contract that `memory` and `redb` keep; `codec` is their format.
@@ -19,12 +19,13 @@ mod line;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
+mod state;
 mod text;
 
 pub use call::{Call, Hold};
 pub use entry::{
     Accepted, Answer, AnswerKind, Attempt, CallId, Caller, Decider, Disposition, Entry, Finding, Grant,
-    HoldClock, Illegal, Key, KeySource, Loss, Millis, Outcome, Resolution, State, Then, Trouble,
+    HoldClock, Key, KeySource, Loss, Millis, Resolution, Then, Trouble,
 };
 pub use fingerprint::{
     Approvable, Digest, Fingerprint, Hash32, KeyHash, NotAHash, fingerprint, hash_fields, key_hash,
@@ -34,6 +35,7 @@ pub use journal::{
     Summary, Urgency, Verified, VerifyError,
 };
 pub use memory::{Chaining, Crash, Delivery, Memory};
+pub use state::{Illegal, Outcome, State};
 pub use text::Text;
 
 #[cfg(feature = "redb")]

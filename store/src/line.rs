@@ -1,9 +1,10 @@
 //! A call's line: its summary, and what listing, releasing and pruning need to know without its entries.
 
 use crate::{
-    entry::{Entry, Millis, Outcome, State},
+    entry::{Entry, Millis},
     fingerprint::Hash32,
     journal::{Append, Filter, JournalError, KeyFate, Refusal, Summary},
+    state::{Outcome, State},
 };
 
 /// Kept by every journal for each call, and rewritten with each append to it.

@@ -25,7 +25,7 @@ use ::redb::{
 use crate::{
     chain::{Checker, Head},
     codec,
-    entry::{CallId, Millis, State},
+    entry::{CallId, Millis},
     fingerprint::Hash32,
     journal::{Append, Done, Filter, Journal, JournalError, Record, Summary, Verified, VerifyError},
     line::Line,
@@ -33,6 +33,7 @@ use crate::{
         tables::{CALLS, INDEX, KEYS, LOG, META},
         writer::Writer,
     },
+    state::State,
 };
 
 /// A journal in one file, which one process has open at a time.

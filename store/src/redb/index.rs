@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::{
     codec,
-    entry::{CallId, Millis, State},
+    entry::{CallId, Millis},
     fingerprint::Hash32,
     journal::{Filter, JournalError},
     line::Line,
     redb::rows,
+    state::State,
 };
 
 const ENDED: u8 = b'd';

@@ -3,10 +3,11 @@
 use crate::{
     chain::Link,
     codec,
-    entry::{CallId, Millis, Outcome, State},
+    entry::{CallId, Millis},
     fingerprint::Hash32,
     journal::{JournalError, Summary},
     line::Line,
+    state::{Outcome, State},
 };
 
 /// Version of the lines that are written now.

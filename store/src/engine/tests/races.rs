@@ -10,7 +10,7 @@ use crate::{
         AnswerKind, Attempt, Entry, Event, Failed, Loss, Millis, Now, OldProcess, Probed, Recheck,
         Resolution, Standing, State, Trouble, step, wake,
     },
-    entry::Outcome,
+    state::Outcome,
 };
 
 /// What somebody does in a race, decided on what they saw some entries ago.

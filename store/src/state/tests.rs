@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_policy::{Plan, RuleId};
 
 use super::*;
-use crate::fingerprint::Hash32;
+use crate::{entry::*, fingerprint::Hash32, text::Text};
 
 fn accepted(disposition: Disposition) -> Entry {
     Entry::Accepted(Box::new(Accepted {
