@@ -8,6 +8,7 @@ mod front;
 mod inbox;
 mod report;
 mod telemetry;
+mod times;
 mod upstream;
 mod wire;
 
