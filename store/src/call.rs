@@ -6,12 +6,13 @@ use holdfast_policy::{Gate, Repeat, Reuse};
 
 use crate::{
     entry::{
-        Accepted, Answer, Attempt, CallId, Decider, Disposition, Entry, Grant, Millis, Resolution, Then,
-        Trouble,
+        Accepted, Answer, Attempt, CallId, Decider, Disposition, Entry, Grant, Millis, Resolution, Shown,
+        Then, Trouble,
     },
     fingerprint::Digest,
     journal::{KeyFate, Record},
     state::{Illegal, Outcome, State},
+    text::Text,
 };
 
 /// A gated call's open question.
@@ -27,6 +28,10 @@ pub struct Hold {
     pub asked: Millis,
     /// Approvals of this revision, with the gates that each counts for.
     pub votes: Vec<(Decider, Vec<u32>)>,
+    /// What approvers are shown besides the arguments.
+    pub shown: Option<Shown>,
+    /// What they were shown in the revision before.
+    pub earlier: Option<Shown>,
 }
 
 impl Hold {
@@ -62,6 +67,8 @@ pub struct Call {
     pub hold: Option<Hold>,
     /// An approval that is not used up.
     pub grant: Option<Grant>,
+    /// The arguments that an approver put in the place of the agent's, and who did.
+    pub edited: Option<(Decider, Text)>,
     /// The call's answer.
     pub answer: Option<Answer>,
     /// The latest trouble, for whoever asks why.
@@ -99,6 +106,8 @@ impl Call {
                 gates: gates.clone(),
                 asked: at,
                 votes: Vec::new(),
+                shown: None,
+                earlier: None,
             }),
             Disposition::Allow | Disposition::Deny { .. } => None,
         };
@@ -114,6 +123,7 @@ impl Call {
             forgiven: 0,
             hold,
             grant: None,
+            edited: None,
             answer: None,
             trouble: None,
             ending: state.is_done().then(|| Box::new(entry.clone())),
@@ -137,7 +147,7 @@ impl Call {
             // Until now the call was the approvers' business, under a clock of its own (`execute_by`).
             self.deadline = at.plus(self.accepted.plan.call_timeout_ms);
         }
-        if state != self.state || matches!(entry, Entry::Superseded { .. }) {
+        if state != self.state || matches!(entry, Entry::Superseded { .. } | Entry::Edited { .. }) {
             self.state = state;
             self.since = at;
             if state.is_done() {
@@ -173,15 +183,26 @@ impl Call {
                     self.deadline = at.plus(self.accepted.plan.call_timeout_ms);
                 }
             }
-            Entry::Superseded { revision, digest, gates, .. } => {
+            Entry::Previewed { shown, digest, .. } => {
+                if let Some(hold) = &mut self.hold {
+                    hold.digest = *digest;
+                    hold.asked = at;
+                    hold.shown = Some(shown.clone());
+                }
+            }
+            Entry::Superseded { revision, digest, gates, shown, .. } => {
+                self.ask_again(at, *revision, *digest, gates, shown);
+            }
+            Entry::Edited { by, arguments, revision, digest, gates, shown } => {
+                self.ask_again(at, *revision, *digest, gates, shown);
+                self.edited = Some((by.clone(), arguments.clone()));
+            }
+            Entry::Revoked { by, .. } => {
                 self.grant = None;
-                self.hold = Some(Hold {
-                    revision: *revision,
-                    digest: *digest,
-                    gates: gates.clone(),
-                    asked: at,
-                    votes: Vec::new(),
-                });
+                if let Some(hold) = &mut self.hold {
+                    let own = hold.votes.iter().any(|(voter, _)| voter.name == by.name);
+                    hold.votes.retain(|(voter, _)| own && voter.name != by.name);
+                }
             }
             Entry::Dispatched { attempt } => {
                 self.attempts = attempt.0;
@@ -198,7 +219,9 @@ impl Call {
                 self.probes = 0;
                 self.follow(*then);
             }
-            Entry::Answered { answer, .. } => self.answer = Some(answer.clone()),
+            Entry::Answered { answer, .. } | Entry::Responded { answer, .. } => {
+                self.answer = Some(answer.clone())
+            }
             Entry::Resolved { how: Resolution::Happened(answer), .. } => self.answer = Some(answer.clone()),
             Entry::Resolved { how: Resolution::NotSent, .. } => {
                 self.unproven = 0;
@@ -224,6 +247,20 @@ impl Call {
         }
     }
 
+    fn ask_again(
+        &mut self,
+        at: Millis,
+        revision: u32,
+        digest: Digest,
+        gates: &[Gate],
+        shown: &Option<Shown>,
+    ) {
+        self.grant = None;
+        let earlier = self.hold.take().and_then(|hold| hold.shown);
+        let (gates, shown) = (gates.to_vec(), shown.clone());
+        self.hold = Some(Hold { revision, digest, gates, asked: at, votes: Vec::new(), shown, earlier });
+    }
+
     fn follow(&mut self, then: Then) {
         if let Then::Retry { due } = then {
             self.due = due;
@@ -233,6 +270,11 @@ impl Call {
     /// Whether an attempt may have executed: "unknown" is never "failed".
     pub fn may_have_executed(&self) -> bool {
         self.unproven > 0
+    }
+
+    /// The argument text that approvers see and that is sent.
+    pub fn arguments(&self) -> &Text {
+        self.edited.as_ref().map_or(&self.accepted.arguments, |(_, arguments)| arguments)
     }
 
     /// The number of the latest attempt; 0 before the first.

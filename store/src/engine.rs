@@ -15,11 +15,12 @@ use crate::{
     call::Call,
     entry::{
         Accepted, Answer, AnswerKind, Attempt, Decider, Disposition, Entry, Finding, HoldClock, Loss, Millis,
-        Resolution, Then, Trouble,
+        Resolution, Shown, Then, Trouble,
     },
     fingerprint::Digest,
     journal::KeyFate,
     state::{Outcome, State},
+    text::Text,
 };
 
 /// The moment of a step: time and chance are arguments.
@@ -48,6 +49,13 @@ pub enum Event {
     Answered(Attempt, Answer),
     /// The attempt failed without an answer that counts.
     Failed(Attempt, Failed),
+    /// What the call would do was looked up.
+    Previewed {
+        /// What approvers are shown.
+        shown: Shown,
+        /// What is to be approved.
+        digest: Digest,
+    },
     /// Time passed.
     Tick,
     /// An approver approves.
@@ -58,6 +66,33 @@ pub enum Event {
         digest: Digest,
         /// Whether they own the agent that asks.
         standing: Standing,
+        /// Why the gates are to be passed over, where they are (break-glass).
+        glass: Option<String>,
+    },
+    /// An approval is taken back before anything was sent.
+    Revoke {
+        /// Who.
+        by: Decider,
+        /// Why.
+        reason: String,
+    },
+    /// An approver wants other arguments sent.
+    Edit {
+        /// Who.
+        by: Decider,
+        /// What they saw.
+        seen: Digest,
+        /// What is to be asked now.
+        edited: Box<Edited>,
+    },
+    /// An approver answers in the tool's place.
+    Respond {
+        /// Who.
+        by: Decider,
+        /// What they saw.
+        digest: Digest,
+        /// The answer.
+        answer: Answer,
     },
     /// An approver refuses.
     Reject {
@@ -76,6 +111,19 @@ pub enum Event {
     Release(Decider),
     /// A probe came back.
     Probed(Probed),
+}
+
+/// Other arguments, and what is to be approved with them.
+#[derive(Clone, Debug)]
+pub struct Edited {
+    /// What will be sent.
+    pub arguments: Text,
+    /// Covers them, and the next revision.
+    pub digest: Digest,
+    /// By whom.
+    pub gates: Vec<Gate>,
+    /// What would happen.
+    pub shown: Option<Shown>,
 }
 
 /// A failed attempt, classified (semantics section 4).
@@ -111,6 +159,8 @@ pub enum Recheck {
         digest: Digest,
         /// By whom.
         gates: Vec<Gate>,
+        /// What would happen now.
+        shown: Option<Shown>,
     },
 }
 
@@ -157,6 +207,8 @@ pub enum Effect {
     Send(Attempt),
     /// Tell the upstream that nobody wants this attempt any more.
     CancelUpstream(Attempt),
+    /// Look up what the call would do; ends in [`Event::Previewed`].
+    Preview,
     /// Look whether it happened; ends in [`Event::Probed`]. Harmless while a probe is out.
     Probe,
 }
@@ -190,6 +242,9 @@ pub enum Unfit {
 pub fn begin(accepted: Accepted, slot: SlotAtOnce) -> Step {
     let (mut append, mut then) = (Vec::with_capacity(2), Vec::with_capacity(1));
     let allowed = matches!(accepted.disposition, Disposition::Allow);
+    if matches!(accepted.disposition, Disposition::Ask { .. }) && accepted.plan.preview.is_some() {
+        then.push(Effect::Preview);
+    }
     append.push(Entry::Accepted(Box::new(accepted)));
     if allowed {
         match slot {
@@ -226,7 +281,13 @@ pub fn step(now: Now, call: &Call, event: Event) -> Result<Step, Unfit> {
         Event::Answered(attempt, answer) => answered(now, call, attempt, answer),
         Event::Failed(attempt, failed) => attempt_failed(now, call, attempt, failed),
         Event::Tick => tick(now, call),
-        Event::Approve { by, digest, standing } => hold::approve(now, call, by, digest, standing)?,
+        Event::Previewed { shown, digest } => hold::previewed(call, shown, digest),
+        Event::Approve { by, digest, standing, glass } => {
+            hold::approve(now, call, hold::Vote { by, digest, standing, glass })?
+        }
+        Event::Revoke { by, reason } => hold::revoke(call, by, reason)?,
+        Event::Edit { by, seen, edited } => hold::edit(now, call, by, seen, *edited)?,
+        Event::Respond { by, digest, answer } => hold::respond(now, call, by, digest, answer)?,
         Event::Reject { by, digest, reason } => hold::reject(call, by, digest, reason)?,
         Event::Cancel(by) => cancel(call, by)?,
         Event::Resolve(by, how) => resolve(call, by, how)?,
@@ -240,6 +301,8 @@ pub fn wake(now: Millis, call: &Call) -> Option<Millis> {
     let plan = &call.accepted.plan;
     let execute_by = call.grant.map(|grant| grant.execute_by);
     match call.state {
+        // The look itself has a time limit.
+        State::Previewing => None,
         State::Asking => call.hold.as_ref().map(crate::call::Hold::approve_by),
         State::Approved => execute_by,
         State::Ready => Some(call.since.plus(plan.queue_timeout_ms).min(call.deadline)),
@@ -268,6 +331,7 @@ fn recovered(now: Now, call: &Call) -> Step {
             let late = tick(now, call);
             if late.append.is_empty() { just(Effect::Queue) } else { late }
         }
+        State::Previewing => just(Effect::Preview),
         State::InDoubt if call.accepted.plan.probe.is_some() => just(Effect::Probe),
         State::Asking | State::Backoff | State::InDoubt | State::Done(_) => tick(now, call),
     }
@@ -282,9 +346,12 @@ fn slot(now: Now, call: &Call) -> Step {
     match call.state {
         State::Approved | State::Ready | State::Backoff if call.is_gated() => just(Effect::Recheck),
         State::Ready | State::Backoff => dispatch(call),
-        State::Approved | State::Asking | State::InFlight | State::InDoubt | State::Done(_) => {
-            Step::default()
-        }
+        State::Previewing
+        | State::Approved
+        | State::Asking
+        | State::InFlight
+        | State::InDoubt
+        | State::Done(_) => Step::default(),
     }
 }
 
@@ -320,6 +387,7 @@ fn answered(now: Now, call: &Call, attempt: Attempt, answer: Answer) -> Step {
         | State::InDoubt
         | State::Ready
         | State::Backoff
+        | State::Previewing
         | State::Asking
         | State::Approved => Step::default(),
     }
@@ -396,9 +464,13 @@ fn tick(now: Now, call: &Call) -> Step {
         State::Backoff if past(call.due) => just(Effect::Queue),
         State::InFlight => overdue(now, call),
         State::InDoubt if next_probe(call).is_some_and(past) => just(Effect::Probe),
-        State::Asking | State::Approved | State::Ready | State::Backoff | State::InDoubt | State::Done(_) => {
-            Step::default()
-        }
+        State::Previewing
+        | State::Asking
+        | State::Approved
+        | State::Ready
+        | State::Backoff
+        | State::InDoubt
+        | State::Done(_) => Step::default(),
     }
 }
 
@@ -432,7 +504,9 @@ fn queue_full(call: &Call) -> Step {
             let message = "The line for this tool is as long as limits.queue allows.";
             no_further_attempt(call, Trouble::new("queue-full", message), Loss::CallTimeout)
         }
-        State::Asking | State::InFlight | State::InDoubt | State::Done(_) => Step::default(),
+        State::Previewing | State::Asking | State::InFlight | State::InDoubt | State::Done(_) => {
+            Step::default()
+        }
     }
 }
 
@@ -474,7 +548,9 @@ fn cancel(call: &Call, by: Decider) -> Result<Step, Unfit> {
         State::Backoff | State::Ready if call.may_have_executed() && !call.is_safe() => {
             no_further_attempt(call, trouble(), Loss::Cancelled)
         }
-        State::Asking | State::Approved | State::Ready | State::Backoff => facts([Entry::Cancelled { by }]),
+        State::Previewing | State::Asking | State::Approved | State::Ready | State::Backoff => {
+            facts([Entry::Cancelled { by }])
+        }
         State::InDoubt | State::Done(_) => return Err(Unfit::WrongState(call.state)),
     })
 }

@@ -280,6 +280,15 @@ pub enum Resolution {
 pub enum Entry {
     /// The call exists and its keys are claimed.
     Accepted(Box<Accepted>),
+    /// What would happen was looked up, or that failed: from now on the call is asked.
+    Previewed {
+        /// The revision that it belongs to.
+        revision: u32,
+        /// What approvers are shown.
+        shown: Shown,
+        /// What is to be approved.
+        digest: Digest,
+    },
     /// An approver approved this digest.
     Approved {
         /// Who.
@@ -290,6 +299,39 @@ pub enum Entry {
         counts_for: Vec<u32>,
         /// The grant, where this vote was the last one needed.
         grant: Option<Grant>,
+        /// Why the gates were passed over, where they were (break-glass): to be reviewed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        glass: Option<String>,
+    },
+    /// An approval was taken back before anything was sent: of the one who says so, or, by anybody else, all of them.
+    Revoked {
+        /// Who.
+        by: Decider,
+        /// Why.
+        reason: String,
+    },
+    /// An approver changed the arguments: a new revision is asked.
+    Edited {
+        /// Who.
+        by: Decider,
+        /// What will be sent instead.
+        arguments: Text,
+        /// The new revision.
+        revision: u32,
+        /// The new digest.
+        digest: Digest,
+        /// Its gates.
+        gates: Vec<Gate>,
+        /// The preview of the new arguments.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shown: Option<Shown>,
+    },
+    /// An approver answered in the tool's place; nothing is sent.
+    Responded {
+        /// Who.
+        by: Decider,
+        /// The answer.
+        answer: Answer,
     },
     /// An approver said no, or a stricter policy did at the moment of applying.
     Refused {
@@ -313,6 +355,9 @@ pub enum Entry {
         digest: Digest,
         /// Its gates.
         gates: Vec<Gate>,
+        /// The preview as it is now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shown: Option<Shown>,
     },
     /// This attempt may reach the upstream from now on.
     Dispatched {
@@ -397,6 +442,28 @@ pub enum Entry {
     },
 }
 
+/// What approvers are shown as the effect of a call, besides its arguments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Whether it is a preview, or why there is none.
+    pub kind: ShownKind,
+    /// The result of the companion or dry run as the server gave it; for a failed preview the reason, as a JSON string.
+    pub text: Text,
+    /// What must not change until the dispatch: each pointer with what it found, if anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<(String, Option<Text>)>,
+}
+
+/// Whether a preview worked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShownKind {
+    /// It says what would happen.
+    Preview,
+    /// It does not: the approver decides without.
+    Failed,
+}
+
 /// An approval that reached its quorum, bound to one digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -429,7 +496,11 @@ impl Entry {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Accepted(_) => "accepted",
+            Self::Previewed { .. } => "previewed",
             Self::Approved { .. } => "approved",
+            Self::Revoked { .. } => "revoked",
+            Self::Edited { .. } => "edited",
+            Self::Responded { .. } => "responded",
             Self::Refused { .. } => "refused",
             Self::Expired { .. } => "expired",
             Self::Superseded { .. } => "superseded",

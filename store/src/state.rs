@@ -10,6 +10,8 @@ use crate::entry::{Disposition, Entry, Resolution, Then};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "String")]
 pub enum State {
+    /// What it would do is being looked up, for approvers to see.
+    Previewing,
     /// Waits for approvers.
     Asking,
     /// Approved; waits for a slot and the re-check at dispatch.
@@ -79,13 +81,18 @@ impl State {
             let E::Accepted(accepted) = entry else { return Err(illegal) };
             return Ok(match accepted.disposition {
                 Disposition::Allow => S::Ready,
+                Disposition::Ask { .. } if accepted.plan.preview.is_some() => S::Previewing,
                 Disposition::Ask { .. } => S::Asking,
                 Disposition::Deny { .. } => S::Done(Outcome::Denied),
             });
         };
         Ok(match (state, entry) {
+            (S::Previewing, E::Previewed { .. }) => S::Asking,
             (S::Asking, E::Approved { grant: None, .. }) => S::Asking,
             (S::Asking, E::Approved { grant: Some(_), .. }) => S::Approved,
+            (S::Asking | S::Approved | S::Backoff, E::Revoked { .. }) => S::Asking,
+            (S::Asking, E::Edited { .. }) => S::Asking,
+            (S::Asking, E::Responded { answer, .. }) => S::Done(answer.kind.outcome()),
             // A grant that was not used up is still open to a no, to a deadline and to a new revision.
             (S::Asking | S::Approved | S::Backoff, E::Refused { .. }) => S::Done(Outcome::Refused),
             (S::Asking | S::Approved | S::Backoff, E::Expired { .. }) => S::Done(Outcome::Expired),
@@ -94,7 +101,7 @@ impl State {
 
             (S::Approved | S::Ready | S::Backoff, E::Dispatched { .. }) => S::InFlight,
             (S::Approved | S::Ready | S::Backoff, E::Abandoned { .. }) => S::Done(Outcome::Failed),
-            (S::Asking | S::Approved | S::Ready | S::Backoff, E::Cancelled { .. }) => {
+            (S::Previewing | S::Asking | S::Approved | S::Ready | S::Backoff, E::Cancelled { .. }) => {
                 S::Done(Outcome::Cancelled)
             }
 
@@ -123,6 +130,7 @@ impl State {
     /// A stable kebab-case name.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Previewing => "previewing",
             Self::Asking => "asking",
             Self::Approved => "approved",
             Self::Ready => "ready",
@@ -134,7 +142,8 @@ impl State {
     }
 
     /// Every state, for listings and for tests over the whole table.
-    pub const ALL: [State; 13] = [
+    pub const ALL: [State; 14] = [
+        Self::Previewing,
         Self::Asking,
         Self::Approved,
         Self::Ready,

@@ -8,7 +8,7 @@ use facts::*;
 use holdfast_policy::Gate;
 use holdfast_store::{
     Answer, AnswerKind, Attempt, Entry, Finding, Grant, HoldClock, JournalError, KeySource, Millis,
-    Resolution, Then, Trouble, codec,
+    Resolution, Shown, ShownKind, Then, Trouble, codec,
 };
 
 /// One entry of each kind, with every optional part filled in somewhere.
@@ -29,6 +29,7 @@ fn examples() -> Vec<Entry> {
             digest: hash("digest"),
             counts_for: vec![0],
             grant: Some(Grant { execute_by: due }),
+            glass: None,
         },
         refused(),
         Entry::Expired { clock: HoldClock::ApproveBy },
@@ -37,7 +38,19 @@ fn examples() -> Vec<Entry> {
             revision: 2,
             digest: hash("2"),
             gates: vec![Gate::default()],
+            shown: None,
         },
+        Entry::Previewed { revision: 1, shown: shown(), digest: hash("previewed") },
+        Entry::Revoked { by: operator(), reason: "second thoughts".into() },
+        Entry::Edited {
+            by: operator(),
+            arguments: text(r#"{"amount" : 5.0}"#),
+            revision: 2,
+            digest: hash("edited"),
+            gates: vec![Gate::default()],
+            shown: Some(shown()),
+        },
+        Entry::Responded { by: operator(), answer: answer("{\"content\" : []}") },
         dispatched(1),
         Entry::Answered { attempt: Attempt(1), answer: answer("{\"content\" : [ 1.0, \"\\u00e9\u{e9}\" ]}") },
         Entry::AnsweredAgain { attempt: Attempt(1), answer: tool_error },
@@ -51,6 +64,11 @@ fn examples() -> Vec<Entry> {
         Entry::Collected { caller: accepted().caller },
         Entry::Released { by: operator() },
     ]
+}
+
+fn shown() -> Shown {
+    let drift = vec![("/balance".to_owned(), Some(text("640.0"))), ("/none".to_owned(), None)];
+    Shown { kind: ShownKind::Preview, text: text(r#"{"balance" : 640.0}"#), drift }
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -87,7 +105,7 @@ fn every_kind_of_entry_has_a_fixture() {
     assert_eq!(files, KINDS);
 }
 
-const KINDS: usize = 17;
+const KINDS: usize = 21;
 
 /// A new kind of entry does not compile here: give it a number, and the list above an example.
 fn kind(entry: &Entry) -> usize {
@@ -109,6 +127,10 @@ fn kind(entry: &Entry) -> usize {
         Entry::Joined { .. } => 14,
         Entry::Collected { .. } => 15,
         Entry::Released { .. } => 16,
+        Entry::Previewed { .. } => 17,
+        Entry::Revoked { .. } => 18,
+        Entry::Edited { .. } => 19,
+        Entry::Responded { .. } => 20,
     }
 }
 

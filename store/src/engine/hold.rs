@@ -2,10 +2,10 @@
 
 use holdfast_policy::{Approver, Gate, SelfApproval};
 
-use super::{Effect, Now, Recheck, Standing, Step, Unfit, dispatch, facts, no_further_attempt, tick};
+use super::{Edited, Effect, Now, Recheck, Standing, Step, Unfit, dispatch, facts, no_further_attempt, tick};
 use crate::{
     call::{Call, Hold},
-    entry::{Decider, Entry, Grant, Loss, Trouble},
+    entry::{Answer, Decider, Entry, Grant, Loss, Shown, Trouble},
     fingerprint::Digest,
     state::{Outcome, State},
 };
@@ -30,29 +30,38 @@ pub(super) fn rechecked(now: Now, call: &Call, recheck: Recheck) -> Step {
         Recheck::Changed { reason, .. } if call.may_have_executed() => {
             no_further_attempt(call, Trouble::new("superseded", reason), Loss::UpstreamError)
         }
-        Recheck::Changed { reason, digest, gates } => {
+        Recheck::Changed { reason, digest, gates, shown } => {
             let revision = call.hold.as_ref().map_or(1, |hold| hold.revision) + 1;
-            facts([Entry::Superseded { reason, revision, digest, gates }])
+            facts([Entry::Superseded { reason, revision, digest, gates, shown }])
         }
     }
 }
 
-pub(super) fn approve(
-    now: Now,
-    call: &Call,
-    by: Decider,
-    digest: Digest,
-    standing: Standing,
-) -> Result<Step, Unfit> {
-    let hold = asked(call, Some(digest))?;
-    // The deadline counts, not the moment at which somebody notices that it has passed.
-    if now.at >= hold.approve_by() {
-        return Err(Unfit::WrongState(State::Done(Outcome::Expired)));
+pub(super) fn previewed(call: &Call, shown: Shown, digest: Digest) -> Step {
+    match &call.hold {
+        Some(hold) if call.state == State::Previewing => {
+            facts([Entry::Previewed { revision: hold.revision, shown, digest }])
+        }
+        _ => Step::default(),
     }
-    if hold.votes.iter().any(|(voter, _)| voter.name == by.name) {
+}
+
+/// An approval, on its way to being counted.
+pub(super) struct Vote {
+    pub(super) by: Decider,
+    pub(super) digest: Digest,
+    pub(super) standing: Standing,
+    pub(super) glass: Option<String>,
+}
+
+pub(super) fn approve(now: Now, call: &Call, vote: Vote) -> Result<Step, Unfit> {
+    let Vote { by, digest, standing, glass } = vote;
+    let hold = open(now, call, digest)?;
+    if glass.is_none() && hold.votes.iter().any(|(voter, _)| voter.name == by.name) {
         return Err(Unfit::AlreadyVoted);
     }
-    let counts_for = counted_gates(&hold.gates, &by, standing);
+    let all = 0..u32::try_from(hold.gates.len()).unwrap_or(u32::MAX);
+    let counts_for = if glass.is_some() { all.collect() } else { counted_gates(&hold.gates, &by, standing) };
     if counts_for.is_empty() {
         return Err(Unfit::NotAnApprover);
     }
@@ -60,12 +69,61 @@ pub(super) fn approve(
         let earlier = hold.votes.iter().filter(|(_, gates)| gates.contains(&place)).count();
         earlier + usize::from(counts_for.contains(&place)) >= gate.quorum as usize
     });
-    let grant = satisfied.then(|| {
+    let grant = (satisfied || glass.is_some()).then(|| {
         let ms = hold.gates.iter().map(|gate| gate.execute_by_ms).min().unwrap_or_default();
         Grant { execute_by: now.at.plus(ms) }
     });
-    let then = if satisfied { vec![Effect::Queue] } else { Vec::new() };
-    Ok(Step { append: vec![Entry::Approved { by, digest, counts_for, grant }], then })
+    let then = if grant.is_some() { vec![Effect::Queue] } else { Vec::new() };
+    Ok(Step { append: vec![Entry::Approved { by, digest, counts_for, grant, glass }], then })
+}
+
+pub(super) fn revoke(call: &Call, by: Decider, reason: String) -> Result<Step, Unfit> {
+    let unsent = match call.state {
+        State::Asking => call.hold.as_ref().is_some_and(|hold| !hold.votes.is_empty()),
+        State::Approved => true,
+        State::Backoff => call.grant.is_some() && !call.may_have_executed(),
+        _ => false,
+    };
+    let hold = call.hold.as_ref().filter(|_| unsent).ok_or(Unfit::WrongState(call.state))?;
+    if counted_gates(&hold.gates, &by, Standing::Other).is_empty()
+        && !hold.votes.iter().any(|(voter, _)| voter.name == by.name)
+    {
+        return Err(Unfit::NotAnApprover);
+    }
+    Ok(facts([Entry::Revoked { by, reason }]))
+}
+
+pub(super) fn edit(now: Now, call: &Call, by: Decider, seen: Digest, edited: Edited) -> Result<Step, Unfit> {
+    let hold = open(now, call, seen)?;
+    if counted_gates(&hold.gates, &by, Standing::Other).is_empty() {
+        return Err(Unfit::NotAnApprover);
+    }
+    let Edited { arguments, digest, gates, shown } = edited;
+    Ok(facts([Entry::Edited { by, arguments, revision: hold.revision + 1, digest, gates, shown }]))
+}
+
+pub(super) fn respond(
+    now: Now,
+    call: &Call,
+    by: Decider,
+    digest: Digest,
+    answer: Answer,
+) -> Result<Step, Unfit> {
+    let hold = open(now, call, digest)?;
+    if counted_gates(&hold.gates, &by, Standing::Other).is_empty() {
+        return Err(Unfit::NotAnApprover);
+    }
+    Ok(facts([Entry::Responded { by, answer }]))
+}
+
+/// The question, where it is still open and the one that was seen.
+fn open(now: Now, call: &Call, seen: Digest) -> Result<&Hold, Unfit> {
+    let hold = asked(call, Some(seen))?;
+    // The deadline counts, not the moment at which somebody notices that it has passed.
+    if now.at >= hold.approve_by() {
+        return Err(Unfit::WrongState(State::Done(Outcome::Expired)));
+    }
+    Ok(hold)
 }
 
 fn counted_gates(gates: &[Gate], by: &Decider, standing: Standing) -> Vec<u32> {

@@ -4,6 +4,7 @@
 //! step without either, and ` = ` introduces the state at the end, with `(keys free)` where they went back.
 
 mod holds;
+mod questions;
 mod races;
 mod sending;
 mod settling;

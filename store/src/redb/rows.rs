@@ -106,6 +106,7 @@ pub(super) fn decode_line(call: CallId, bytes: &[u8]) -> Result<Line, JournalErr
 /// The byte that stands for a state in lines and indexes. Never reuse one.
 pub(super) fn state_code(state: State) -> u8 {
     match state {
+        State::Previewing => 7,
         State::Asking => 1,
         State::Approved => 2,
         State::Ready => 3,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_policy::{Plan, RuleId};
+use holdfast_policy::{Plan, Pointer, Preview, PreviewBy, RuleId};
 
 use super::*;
 use crate::{entry::*, fingerprint::Hash32, text::Text};
@@ -27,6 +27,19 @@ fn accepted(disposition: Disposition) -> Entry {
     }))
 }
 
+fn previewing(mut entry: Entry) -> Entry {
+    if let Entry::Accepted(accepted) = &mut entry {
+        let by = PreviewBy::DryRun { arg: Pointer::parse("/dry").expect("a pointer"), value: true.into() };
+        accepted.plan =
+            Arc::new(Plan { preview: Some(Preview { by, drift: Vec::new() }), ..Plan::default() });
+    }
+    entry
+}
+
+fn shown() -> Shown {
+    Shown { kind: ShownKind::Preview, text: Text::of(&serde_json::json!({})), drift: Vec::new() }
+}
+
 fn caller() -> Caller {
     Caller { principal: "local".into(), channel: String::new(), client: String::new() }
 }
@@ -45,16 +58,31 @@ fn example(name: &str) -> Entry {
     let (retry, digest) = (Then::Retry { due: Millis(1) }, Hash32([1; 32]));
     let lost = |then| Entry::Lost { attempt, loss: Loss::Idle, trouble: trouble.clone(), then };
     let unexecuted = |then| Entry::Unexecuted { attempt, trouble: trouble.clone(), then };
-    let approved = |grant| Entry::Approved { by: by(), digest, counts_for: vec![0], grant };
+    let approved = |grant| Entry::Approved { by: by(), digest, counts_for: vec![0], grant, glass: None };
     match name {
         "accepted allow" => accepted(Disposition::Allow),
         "accepted ask" => accepted(Disposition::Ask { digest, gates: Vec::new() }),
         "accepted deny" => accepted(Disposition::Deny { rule: RuleId::defaults() }),
+        "accepted unseen" => previewing(accepted(Disposition::Ask { digest, gates: Vec::new() })),
+        "previewed" => Entry::Previewed { revision: 1, shown: shown(), digest },
+        "revoked" => Entry::Revoked { by: by(), reason: "second thoughts".into() },
+        "edited" => Entry::Edited {
+            by: by(),
+            arguments: Text::of(&serde_json::json!({})),
+            revision: 2,
+            digest,
+            gates: Vec::new(),
+            shown: Some(shown()),
+        },
+        "responded ok" => Entry::Responded { by: by(), answer: answer(AnswerKind::Result) },
+        "responded error" => Entry::Responded { by: by(), answer: answer(AnswerKind::ToolError) },
         "approved" => approved(None),
         "granted" => approved(Some(Grant { execute_by: Millis(9) })),
         "refused" => Entry::Refused { by: by(), reason: "no".into() },
         "expired" => Entry::Expired { clock: HoldClock::ApproveBy },
-        "superseded" => Entry::Superseded { reason: "drift".into(), revision: 2, digest, gates: Vec::new() },
+        "superseded" => {
+            Entry::Superseded { reason: "drift".into(), revision: 2, digest, gates: Vec::new(), shown: None }
+        }
         "dispatched" => Entry::Dispatched { attempt },
         "answered ok" => Entry::Answered { attempt, answer: answer(AnswerKind::Result) },
         "answered error" => Entry::Answered { attempt, answer: answer(AnswerKind::ToolError) },
@@ -80,34 +108,40 @@ fn example(name: &str) -> Entry {
 
 /// Rows: entries. Columns: the state before; in the cells the state after, `.` for "cannot follow", `=` for no change.
 const TABLE: &str = "
-                   | none      | asking    | approved  | ready     | in-flight | backoff   | in-doubt  | done
-  accepted allow   | ready     | .         | .         | .         | .         | .         | .         | .
-  accepted ask     | asking    | .         | .         | .         | .         | .         | .         | .
-  accepted deny    | denied    | .         | .         | .         | .         | .         | .         | .
-  approved         | .         | =         | .         | .         | .         | .         | .         | .
-  granted          | .         | approved  | .         | .         | .         | .         | .         | .
-  refused          | .         | refused   | refused   | .         | .         | refused   | .         | .
-  expired          | .         | expired   | expired   | .         | .         | expired   | .         | .
-  superseded       | .         | =         | asking    | asking    | .         | asking    | .         | .
-  dispatched       | .         | .         | in-flight | in-flight | .         | in-flight | .         | .
-  answered ok      | .         | succeeded | succeeded | succeeded | succeeded | succeeded | succeeded | .
-  answered error   | .         | failed    | failed    | failed    | failed    | failed    | failed    | .
-  again            | .         | .         | .         | .         | .         | .         | .         | =
-  unexecuted retry | .         | .         | .         | .         | backoff   | .         | .         | .
-  unexecuted doubt | .         | .         | .         | .         | in-doubt  | .         | .         | .
-  unexecuted stop  | .         | .         | .         | .         | failed    | .         | .         | .
-  lost retry       | .         | .         | .         | backoff   | backoff   | =         | .         | .
-  lost doubt       | .         | .         | .         | in-doubt  | in-doubt  | in-doubt  | .         | .
-  lost stop        | .         | .         | .         | failed    | failed    | failed    | .         | .
-  probed           | .         | .         | .         | .         | .         | .         | =         | .
-  happened         | .         | .         | .         | .         | .         | .         | succeeded | .
-  not sent         | .         | .         | .         | .         | .         | .         | ready     | .
-  gave up          | .         | .         | .         | .         | .         | .         | unknown   | .
-  abandoned        | .         | .         | failed    | failed    | .         | failed    | .         | .
-  cancelled        | .         | cancelled | cancelled | cancelled | .         | cancelled | .         | .
-  joined           | .         | =         | =         | =         | =         | =         | =         | =
-  collected        | .         | .         | .         | .         | .         | .         | .         | =
-  released         | .         | .         | .         | .         | .         | .         | .         | =
+                   | none       | previewing | asking     | approved   | ready      | in-flight  | backoff    | in-doubt   | done
+  accepted allow   | ready      | .          | .          | .          | .          | .          | .          | .          | .
+  accepted ask     | asking     | .          | .          | .          | .          | .          | .          | .          | .
+  accepted unseen  | previewing | .          | .          | .          | .          | .          | .          | .          | .
+  accepted deny    | denied     | .          | .          | .          | .          | .          | .          | .          | .
+  previewed        | .          | asking     | .          | .          | .          | .          | .          | .          | .
+  approved         | .          | .          | =          | .          | .          | .          | .          | .          | .
+  granted          | .          | .          | approved   | .          | .          | .          | .          | .          | .
+  revoked          | .          | .          | =          | asking     | .          | .          | asking     | .          | .
+  edited           | .          | .          | =          | .          | .          | .          | .          | .          | .
+  responded ok     | .          | .          | succeeded  | .          | .          | .          | .          | .          | .
+  responded error  | .          | .          | failed     | .          | .          | .          | .          | .          | .
+  refused          | .          | .          | refused    | refused    | .          | .          | refused    | .          | .
+  expired          | .          | .          | expired    | expired    | .          | .          | expired    | .          | .
+  superseded       | .          | .          | =          | asking     | asking     | .          | asking     | .          | .
+  dispatched       | .          | .          | .          | in-flight  | in-flight  | .          | in-flight  | .          | .
+  answered ok      | .          | .          | succeeded  | succeeded  | succeeded  | succeeded  | succeeded  | succeeded  | .
+  answered error   | .          | .          | failed     | failed     | failed     | failed     | failed     | failed     | .
+  again            | .          | .          | .          | .          | .          | .          | .          | .          | =
+  unexecuted retry | .          | .          | .          | .          | .          | backoff    | .          | .          | .
+  unexecuted doubt | .          | .          | .          | .          | .          | in-doubt   | .          | .          | .
+  unexecuted stop  | .          | .          | .          | .          | .          | failed     | .          | .          | .
+  lost retry       | .          | .          | .          | .          | backoff    | backoff    | =          | .          | .
+  lost doubt       | .          | .          | .          | .          | in-doubt   | in-doubt   | in-doubt   | .          | .
+  lost stop        | .          | .          | .          | .          | failed     | failed     | failed     | .          | .
+  probed           | .          | .          | .          | .          | .          | .          | .          | =          | .
+  happened         | .          | .          | .          | .          | .          | .          | .          | succeeded  | .
+  not sent         | .          | .          | .          | .          | .          | .          | .          | ready      | .
+  gave up          | .          | .          | .          | .          | .          | .          | .          | unknown    | .
+  abandoned        | .          | .          | .          | failed     | failed     | .          | failed     | .          | .
+  cancelled        | .          | cancelled  | cancelled  | cancelled  | cancelled  | .          | cancelled  | .          | .
+  joined           | .          | =          | =          | =          | =          | =          | =          | =          | =
+  collected        | .          | .          | .          | .          | .          | .          | .          | .          | =
+  released         | .          | .          | .          | .          | .          | .          | .          | .          | =
 ";
 
 fn before(column: &str) -> Vec<Option<State>> {
@@ -139,8 +173,8 @@ fn every_cell_of_the_table() {
             }
         }
     }
-    // 7 columns of one state and the 7 ends of a call, for each row.
-    assert_eq!(cells, rows.len() * (7 + 7));
+    // 8 columns of one state and the 7 ends of a call, for each row.
+    assert_eq!(cells, rows.len() * (8 + 7));
 }
 
 #[test]
@@ -155,6 +189,10 @@ fn every_kind_of_entry_is_in_the_table() {
     // A new kind of entry makes this match incomplete, and then the table.
     let kinds = |entry: &Entry| match entry {
         Entry::Accepted(_)
+        | Entry::Previewed { .. }
+        | Entry::Revoked { .. }
+        | Entry::Edited { .. }
+        | Entry::Responded { .. }
         | Entry::Approved { .. }
         | Entry::Refused { .. }
         | Entry::Expired { .. }
@@ -170,7 +208,7 @@ fn every_kind_of_entry_is_in_the_table() {
         | Entry::Cancelled { .. }
         | Entry::Joined { .. }
         | Entry::Collected { .. }
-        | Entry::Released { .. } => 17,
+        | Entry::Released { .. } => 21,
     };
     assert_eq!(named.len(), kinds(&example("joined")));
 }

@@ -262,6 +262,8 @@ impl Audit {
             entry,
             Entry::Approved { grant: Some(_), .. }
                 | Entry::Superseded { .. }
+                | Entry::Edited { .. }
+                | Entry::Previewed { .. }
                 | Entry::Resolved { how: Resolution::NotSent, .. }
         );
         let first = matches!(entry, Entry::Dispatched { .. }) && call.is_gated();
@@ -441,7 +443,20 @@ impl Mirror {
                     self.granted = Some(when);
                 }
             }
-            Entry::Superseded { digest, gates, .. } => {
+            Entry::Previewed { digest, .. } => {
+                if let Some(asked) = &mut self.asked {
+                    (asked.digest, asked.when) = (*digest, when);
+                }
+            }
+            Entry::Revoked { by, .. } => {
+                self.granted = None;
+                if let Some(asked) = &mut self.asked {
+                    let own = asked.voters.contains(&by.name);
+                    asked.voters.retain(|voter| own && *voter != by.name);
+                }
+            }
+            Entry::Responded { answer, .. } => self.latest_answer = Some(answer.clone()),
+            Entry::Superseded { digest, gates, .. } | Entry::Edited { digest, gates, .. } => {
                 self.asked = Some(Asked { digest: *digest, gates: gates.clone(), when, voters: Vec::new() });
                 self.granted = None;
                 self.pardoned = false;

@@ -355,6 +355,7 @@ impl Driver {
                 Effect::Recheck => self.recheck(env, id),
                 Effect::Send(_) => self.send_all(env, id, vec![effect], None)?,
                 Effect::CancelUpstream(attempt) => crate::upstream::cancelled(env, id, attempt),
+                Effect::Preview => self.preview(env, id),
                 Effect::Probe => self.probe(env, id),
             }
             env.crash_point()?;

@@ -34,6 +34,7 @@ pub(crate) enum Happening {
     Flush(u32),
     Timer(u32, CallId),
     RecheckBack(u32, CallId, Box<Recheck>),
+    PreviewBack(u32, CallId),
     HoldWait(u32, CallId, usize),
     ProbeLooks(ProbeTrip),
     ProbeBack(ProbeTrip, Probed),
@@ -349,6 +350,9 @@ impl World {
             Happening::Timer(epoch, call) => self.in_epoch(epoch, |driver, env| driver.timer(env, call)),
             Happening::RecheckBack(epoch, call, recheck) => {
                 self.in_epoch(epoch, |driver, env| driver.rechecked(env, call, *recheck));
+            }
+            Happening::PreviewBack(epoch, call) => {
+                self.in_epoch(epoch, |driver, env| driver.previewed(env, call));
             }
             Happening::HoldWait(epoch, call, ask) => {
                 self.in_epoch(epoch, |driver, env| driver.hold_wait_over(env, call, ask));

@@ -40,7 +40,13 @@ use sabotage::Sabotage;
 const SEEDS: u64 = 100_000;
 
 /// Entries in states that only an odd course of events leads to: a simulator that never gets there proves little.
-const CORNERS: [(&str, &str); 12] = [
+const CORNERS: [(&str, &str); 18] = [
+    ("approved", "revoked"),
+    ("asking", "edited"),
+    ("asking", "responded"),
+    ("asking", "revoked"),
+    ("previewing", "cancelled"),
+    ("previewing", "previewed"),
     ("approved", "expired"),
     ("approved", "superseded"),
     ("asking", "expired"),
@@ -176,7 +182,7 @@ sabotages! {
     resolving_an_unseen_doubt_is_caught: ResolveUnseen breaks [1];
     forgetting_unfinished_calls_is_caught: ForgetUnfinished breaks [2];
     forgetting_waiters_is_caught: ForgetWaiters breaks [2];
-    a_clock_that_runs_backwards_is_caught: WallClock breaks [6, 7];
+    a_clock_that_runs_backwards_is_caught: WallClock breaks [2, 6, 7];
     replaying_the_last_answer_is_caught: LastAnswerWins breaks [3, 4];
     judging_the_old_process_late_is_caught: JudgeProcessLate breaks [1];
     a_key_per_attempt_is_caught: KeyPerAttempt breaks [1];

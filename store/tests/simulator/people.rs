@@ -60,6 +60,12 @@ pub(crate) struct Seen {
 pub(crate) enum Does {
     Approve,
     Reject,
+    /// Takes an approval back.
+    Revoke,
+    /// Wants something else sent.
+    Edit,
+    /// Answers in the tool's place.
+    Respond,
     /// Says what really happened, as found out at the look.
     Settle(Resolution),
     GiveUp,
@@ -151,8 +157,14 @@ pub(crate) fn look(env: &mut Env, who: usize, call: CallId, state: State, seen: 
     let rejections = env.scenario.rejections;
     let does = match state {
         State::Asking if env.rng.percent(rejections) => Does::Reject,
-        State::Asking => Does::Approve,
+        State::Asking => match env.rng.below(30) {
+            0 => Does::Edit,
+            1 => Does::Respond,
+            2 => Does::Revoke,
+            _ => Does::Approve,
+        },
         State::Approved if env.rng.percent(rejections) => Does::Reject,
+        State::Approved if env.rng.percent(10) => Does::Revoke,
         State::InDoubt if env.rng.percent(15) => Does::GiveUp,
         State::InDoubt => match truth(env, call) {
             Some(how) => Does::Settle(how),

@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use holdfast_policy::{
-    Absent, Approver, Gate, Happened, OnDisconnect, Pattern, Plan, Pointer, Probe, Repeat, Retry, Reuse,
-    RuleId, SelfApproval, Template, UpstreamKey,
+    Absent, Approver, Gate, Happened, OnDisconnect, Pattern, Plan, Pointer, Preview, PreviewBy, Probe,
+    Repeat, Retry, Reuse, RuleId, SelfApproval, Template, UpstreamKey,
 };
 use holdfast_store::{Accepted, Caller, Digest, Disposition, Hash32, Key, KeySource, Text};
 
@@ -99,6 +99,11 @@ static PROBE: LazyLock<Probe> = LazyLock::new(|| Probe {
     absent: Absent::Hold,
     settle_ms: 0,
     answer: None,
+});
+
+static PREVIEW: LazyLock<Preview> = LazyLock::new(|| Preview {
+    by: PreviewBy::DryRun { arg: Pointer::parse("/dry").expect("a valid pointer"), value: true.into() },
+    drift: Vec::new(),
 });
 
 pub(crate) fn hash(kind: u8, n: u64) -> Hash32 {
@@ -271,6 +276,7 @@ fn draw_plan(rng: &mut Rng) -> Plan {
         reuse: if rng.percent(40) { Reuse::AfterFailure } else { Reuse::Never },
         upstream_key: (repeat == Repeat::Keyed).then(|| UpstreamKey::Meta("key".into())),
         probe,
+        preview: rng.percent(30).then(|| PREVIEW.clone()),
         ..Plan::default()
     }
 }

@@ -27,8 +27,12 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 fn racing(event: u8) -> Event {
-    let approve =
-        |name: &str| Event::Approve { by: operator(name), digest: DIGEST, standing: Standing::Other };
+    let approve = |name: &str| Event::Approve {
+        by: operator(name),
+        digest: DIGEST,
+        standing: Standing::Other,
+        glass: None,
+    };
     match event {
         0 => approve("ana"),
         1 => approve("bo"),
@@ -98,8 +102,8 @@ proptest! {
 
     #[test]
     fn no_order_of_events_makes_an_illegal_step(
-        kind in 0..6u8,
-        events in prop::collection::vec((0..24u8, 0..4u32, 0..40_000u64), 0..60),
+        kind in 0..7u8,
+        events in prop::collection::vec((0..30u8, 0..4u32, 0..40_000u64), 0..60),
     ) {
         let mut call = started(kind).call().clone();
         let (mut at, mut open) = (Millis(0), call.attempts);
@@ -139,6 +143,7 @@ fn started(kind: u8) -> Story {
         2 => safe().sent(),
         3 => never().probed(Absent::Resend).held(),
         4 => keyed().held(),
+        5 => never().unseen().held(),
         _ => safe().held(),
     }
 }
@@ -152,8 +157,12 @@ fn any_event(event: u8, attempt: Attempt) -> Event {
             Failed { failure, loss: Loss::Disconnected, trouble, retry_after_ms: None, answer },
         )
     };
-    let approve =
-        |name: &str, digest: Hash32| Event::Approve { by: operator(name), digest, standing: Standing::Other };
+    let approve = |name: &str, digest: Hash32| Event::Approve {
+        by: operator(name),
+        digest,
+        standing: Standing::Other,
+        glass: None,
+    };
     match event {
         0 => Event::Recovered,
         1 | 2 => Event::Slot,
@@ -163,6 +172,7 @@ fn any_event(event: u8, attempt: Attempt) -> Event {
             reason: "drift".into(),
             digest: CHANGED,
             gates: vec![super::story::gate()],
+            shown: None,
         }),
         7 => Event::Answered(attempt, answer(AnswerKind::Result, "done")),
         8 => Event::Answered(attempt, answer(AnswerKind::ToolError, "busy")),
@@ -179,6 +189,20 @@ fn any_event(event: u8, attempt: Attempt) -> Event {
         20 => Event::Probed(Probed::Absent { old_process: OldProcess::Gone }),
         21 => Event::Probed(Probed::Unclear("503".into())),
         22 => Event::QueueFull,
+        23 => Event::Revoke { by: operator("ana"), reason: "second thoughts".into() },
+        24 => Event::Edit { by: operator("bo"), seen: DIGEST, edited: Box::new(super::story::edited()) },
+        25 => Event::Respond {
+            by: operator("bo"),
+            digest: CHANGED,
+            answer: answer(AnswerKind::Result, "by hand"),
+        },
+        26 => Event::Approve {
+            by: operator("cy"),
+            digest: CHANGED,
+            standing: Standing::Owner,
+            glass: Some("the house burns".into()),
+        },
+        27 | 28 => Event::Previewed { shown: super::story::shown(), digest: DIGEST },
         _ => Event::Release(operator("ana")),
     }
 }

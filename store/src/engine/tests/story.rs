@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use holdfast_policy::{
-    Absent, Approver, Failure, Gate, Happened, Pattern, Plan, Pointer, Probe, Repeat, RuleId, SelfApproval,
-    Template,
+    Absent, Approver, Failure, Gate, Happened, Pattern, Plan, Pointer, Preview, PreviewBy, Probe, Repeat,
+    RuleId, SelfApproval, Template,
 };
 
 use crate::{
     Call, CallId, Hash32, Text,
     engine::{
-        Accepted, Answer, AnswerKind, Attempt, Decider, Disposition, Effect, Entry, Event, Failed, Loss,
-        Millis, Now, OldProcess, Probed, Recheck, Resolution, SlotAtOnce, Standing, Step, Then, Trouble,
-        Unfit, begin, key_fate, step, wake,
+        Accepted, Answer, AnswerKind, Attempt, Decider, Disposition, Edited, Effect, Entry, Event, Failed,
+        Loss, Millis, Now, OldProcess, Probed, Recheck, Resolution, SlotAtOnce, Standing, Step, Then,
+        Trouble, Unfit, begin, key_fate, step, wake,
     },
-    entry::Caller,
+    entry::{Caller, Shown, ShownKind},
     journal::KeyFate,
 };
 
@@ -111,6 +111,15 @@ impl Story {
                 settle_ms: 5 * MINUTE,
                 answer: None,
             });
+        })
+    }
+
+    /// Approvers want to see what it would do.
+    pub(super) fn unseen(self) -> Self {
+        self.planned(|plan| {
+            let by =
+                PreviewBy::DryRun { arg: Pointer::parse("/dry").expect("a pointer"), value: true.into() };
+            plan.preview = Some(Preview { by, drift: Vec::new() });
         })
     }
 
@@ -251,7 +260,12 @@ impl Story {
 
     /// The re-check finds something else, to be approved by anybody.
     pub(super) fn changed(self) -> Self {
-        self.rechecked(Recheck::Changed { reason: "drift".into(), digest: CHANGED, gates: vec![gate()] })
+        self.rechecked(Recheck::Changed {
+            reason: "drift".into(),
+            digest: CHANGED,
+            gates: vec![gate()],
+            shown: None,
+        })
     }
 
     pub(super) fn answers(self, attempt: u32) -> Self {
@@ -287,7 +301,31 @@ impl Story {
 
     pub(super) fn approves_text(self, name: &str, digest: Hash32) -> Self {
         let standing = if name == "owner" { Standing::Owner } else { Standing::Other };
-        self.tell(Event::Approve { by: operator(name), digest, standing })
+        self.tell(Event::Approve { by: operator(name), digest, standing, glass: None })
+    }
+
+    /// Approves past the gates.
+    pub(super) fn breaks_glass(self, name: &str) -> Self {
+        let (by, glass) = (operator(name), Some("the house burns".to_owned()));
+        self.tell(Event::Approve { by, digest: DIGEST, standing: Standing::Other, glass })
+    }
+
+    pub(super) fn revokes(self, name: &str) -> Self {
+        self.tell(Event::Revoke { by: operator(name), reason: "second thoughts".into() })
+    }
+
+    /// Other arguments, to be approved by anybody.
+    pub(super) fn edits(self, name: &str, seen: Hash32) -> Self {
+        self.tell(Event::Edit { by: operator(name), seen, edited: Box::new(edited()) })
+    }
+
+    pub(super) fn responds(self, name: &str, kind: AnswerKind) -> Self {
+        self.tell(Event::Respond { by: operator(name), digest: DIGEST, answer: answer(kind, "by hand") })
+    }
+
+    /// The look at what it would do comes back.
+    pub(super) fn previewed(self) -> Self {
+        self.tell(Event::Previewed { shown: shown(), digest: DIGEST })
     }
 
     pub(super) fn rejects(self, name: &str) -> Self {
@@ -346,6 +384,7 @@ fn fact(entry: &Entry) -> String {
     };
     match entry {
         Entry::Approved { grant: Some(grant), .. } => format!("granted until {}", grant.execute_by.0),
+        Entry::Edited { revision, .. } => format!("edited to revision {revision}"),
         Entry::Superseded { revision, .. } => format!("superseded by revision {revision}"),
         Entry::Dispatched { attempt } => format!("dispatched {}", attempt.0),
         Entry::Answered { attempt, .. } => format!("answered {}", attempt.0),
@@ -371,6 +410,7 @@ fn effect(effect: &Effect) -> String {
         Effect::Recheck => "recheck".into(),
         Effect::Send(attempt) => format!("send {}", attempt.0),
         Effect::CancelUpstream(attempt) => format!("cancel {}", attempt.0),
+        Effect::Preview => "preview".into(),
         Effect::Probe => "probe".into(),
     }
 }
@@ -382,6 +422,18 @@ fn refusal(unfit: &Unfit) -> String {
         Unfit::AlreadyVoted => "voted already".into(),
         Unfit::WrongState(state) => format!("not while {}", state.name()),
     }
+}
+
+/// Another amount, to be approved by anybody.
+pub(super) fn edited() -> Edited {
+    let arguments = Text::of(&serde_json::json!({ "amount": 5 }));
+    Edited { arguments, digest: CHANGED, gates: vec![gate()], shown: None }
+}
+
+/// What a look at the effect brought.
+pub(super) fn shown() -> Shown {
+    let text = Text::of(&serde_json::json!({ "fee": 1 }));
+    Shown { kind: ShownKind::Preview, text, drift: Vec::new() }
 }
 
 /// A gate that asks these people.

@@ -2,8 +2,9 @@
 
 use holdfast_policy::{Failure, OnDisconnect};
 use holdfast_store::{
-    Accepted, Answer, AnswerKind, CallId, Claim, Decider, Entry, Key, KeyFate, Outcome, State,
-    engine::{self, Effect, Event, OldProcess, Probed, Recheck, Standing},
+    Accepted, Answer, AnswerKind, CallId, Claim, Decider, Entry, Key, KeyFate, Outcome, Shown, ShownKind,
+    State, Text,
+    engine::{self, Edited, Effect, Event, OldProcess, Probed, Recheck, Standing},
 };
 
 use super::{Driver, Pending, Probe, Why, line::server_of};
@@ -209,9 +210,25 @@ impl Driver {
                 let digest = if env.sabotage == Sabotage::ApproveUnseen { shown } else { seen };
                 let standing = standing(env.sabotage, act.who, &call.accepted);
                 env.audit.means_to_approve(act.who, act.call, seen);
-                Event::Approve { by, digest, standing }
+                Event::Approve { by, digest, standing, glass: None }
             }
             Does::Reject => Event::Reject { by, digest: act.seen.digest, reason: "no".into() },
+            Does::Revoke => Event::Revoke { by, reason: "second thoughts".into() },
+            Does::Edit => {
+                let Some(seen) = act.seen.digest else { return Ok(()) };
+                let edited = Edited {
+                    arguments: Text::of(&serde_json::json!({ "edited": act.who })),
+                    digest: env.fresh_digest(),
+                    gates: vec![draw_gate(&mut env.rng, 0)],
+                    shown: None,
+                };
+                Event::Edit { by, seen, edited: Box::new(edited) }
+            }
+            Does::Respond => {
+                let Some(digest) = act.seen.digest else { return Ok(()) };
+                let text = Text::of(&serde_json::json!({ "by": act.who }));
+                Event::Respond { by, digest, answer: Answer { kind: AnswerKind::Result, text } }
+            }
             Does::GiveUp => Event::Resolve(by, holdfast_store::Resolution::GaveUp),
             Does::Release => Event::Release(by),
             Does::Cancel => Event::Cancel(by),
@@ -294,6 +311,7 @@ impl Driver {
                 reason: "drift".into(),
                 digest: env.fresh_digest(),
                 gates: vec![draw_gate(&mut env.rng, 0)],
+                shown: None,
             },
             8..11 if !env.is_calm() => Recheck::Denied { reason: "stricter".into() },
             _ => Recheck::Same,
@@ -308,6 +326,24 @@ impl Driver {
         }
         env.audit.rechecked(id, &recheck);
         self.tell(env, id, Event::Rechecked(recheck), None)?.expect("a re-check is no decision");
+        self.settle(env, id)
+    }
+
+    /// Looks up what the call would do.
+    pub(super) fn preview(&mut self, env: &mut Env, id: CallId) {
+        let after = env.rng.between(0, 200);
+        env.schedule(after, Happening::PreviewBack(self.epoch, id));
+    }
+
+    pub(crate) fn previewed(&mut self, env: &mut Env, id: CallId) -> Ran {
+        if !self.calls.contains_key(&id) {
+            return Ok(());
+        }
+        let failed = env.rng.percent(20);
+        let kind = if failed { ShownKind::Failed } else { ShownKind::Preview };
+        let shown = Shown { kind, text: Text::of(&serde_json::json!("seen")), drift: Vec::new() };
+        let digest = env.fresh_digest();
+        self.tell(env, id, Event::Previewed { shown, digest }, None)?.expect("a preview is no decision");
         self.settle(env, id)
     }
 
