@@ -197,13 +197,7 @@ impl Call {
                 self.ask_again(at, *revision, *digest, gates, shown);
                 self.edited = Some((by.clone(), arguments.clone()));
             }
-            Entry::Revoked { by, .. } => {
-                self.grant = None;
-                if let Some(hold) = &mut self.hold {
-                    let own = hold.votes.iter().any(|(voter, _)| voter.name == by.name);
-                    hold.votes.retain(|(voter, _)| own && voter.name != by.name);
-                }
-            }
+            Entry::Revoked { by, .. } => self.revoke(by),
             Entry::Dispatched { attempt } => {
                 self.attempts = attempt.0;
                 self.unproven += 1;
@@ -244,6 +238,15 @@ impl Call {
             | Entry::Cancelled { .. }
             | Entry::Joined { .. } => {}
             Entry::Released { .. } => self.released = true,
+        }
+    }
+
+    /// One's own vote goes, or, where there is none, everybody's.
+    fn revoke(&mut self, by: &Decider) {
+        self.grant = None;
+        if let Some(hold) = &mut self.hold {
+            let own = hold.votes.iter().any(|(voter, _)| voter.name == by.name);
+            hold.votes.retain(|(voter, _)| own && voter.name != by.name);
         }
     }
 

@@ -164,6 +164,11 @@ impl State {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
+    /// Whether a person decides, or will.
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Previewing | Self::Asking)
+    }
+
     /// True once nothing more will happen by itself.
     pub fn is_done(self) -> bool {
         matches!(self, Self::Done(_))

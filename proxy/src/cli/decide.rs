@@ -1,4 +1,4 @@
-//! `holdfast approve`, `reject`, `resolve`, `cancel`, `release`: decisions, carried out by the running `serve`.
+//! `holdfast approve`, `reject`, `edit`, `respond`, `revoke`, `resolve`, `cancel`, `release`: decisions, carried out by the running `serve`.
 
 use std::{
     io::{self, IsTerminal},
@@ -33,6 +33,9 @@ pub(super) struct ApproveArgs {
     /// Approve only if the digest begins like this: what was shown before is then what is approved
     #[arg(long, value_name = "DIGITS")]
     digest: Option<String>,
+    /// Approve past all gates, for this reason: for operators with `break_glass`, and on the record
+    #[arg(long, value_name = "REASON")]
+    break_glass: Option<String>,
     /// Do not ask for confirmation at a terminal
     #[arg(long, short)]
     yes: bool,
@@ -47,6 +50,42 @@ pub(super) struct RejectArgs {
     id: String,
     /// Why; the agent is told
     #[arg(long)]
+    reason: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Arguments of `edit`.
+#[derive(Debug, Args)]
+pub(super) struct EditArgs {
+    /// The call's id, or an unambiguous beginning or end of it
+    id: String,
+    /// The arguments that are to be asked for instead, all of them
+    #[arg(long, value_name = "JSON|@FILE")]
+    args: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Arguments of `respond`.
+#[derive(Debug, Args)]
+pub(super) struct RespondArgs {
+    /// The call's id, or an unambiguous beginning or end of it
+    id: String,
+    /// A tool result, or any JSON that becomes its content
+    #[arg(long, value_name = "JSON|@FILE")]
+    answer: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Arguments of `revoke`.
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    /// The call's id, or an unambiguous beginning or end of it
+    id: String,
+    /// Why
+    #[arg(long, default_value = "")]
     reason: String,
     #[command(flatten)]
     output: Output,
@@ -96,8 +135,45 @@ pub(super) fn approve(global: &Global, args: &ApproveArgs) -> Done {
             return Ok(ExitCode::FAILURE);
         }
     }
-    let body = json!({ "digest": hold.digest }).to_string();
-    decide(&client, call, "approve", body, args.output)
+    let mut body = json!({ "digest": hold.digest });
+    if let Some(reason) = &args.break_glass {
+        body["break_glass"] = json!(reason);
+    }
+    decide(&client, call, "approve", body.to_string(), args.output)
+}
+
+pub(super) fn edit(global: &Global, args: &EditArgs) -> Done {
+    let arguments =
+        raw_json(&args.args, "the arguments are", r#"Write a JSON object: --args '{"amount": 80}'."#)?;
+    let client = serve(global)?;
+    let detail = look(&client, &args.id)?;
+    let hold = open_question(&detail)?;
+    let body = format!(r#"{{"digest":"{}","arguments":{arguments}}}"#, hold.digest);
+    decide(&client, detail.call.call, "edit", body, args.output)
+}
+
+pub(super) fn respond(global: &Global, args: &RespondArgs) -> Done {
+    let answer =
+        raw_json(&args.answer, "the answer is", "Write a text in quotes: --answer '\"done by hand\"'.")?;
+    let client = serve(global)?;
+    let detail = look(&client, &args.id)?;
+    let hold = open_question(&detail)?;
+    let body = format!(r#"{{"digest":"{}","answer":{answer}}}"#, hold.digest);
+    decide(&client, detail.call.call, "respond", body, args.output)
+}
+
+pub(super) fn revoke(global: &Global, args: &RevokeArgs) -> Done {
+    let client = serve(global)?;
+    let call = look(&client, &args.id)?.call.call;
+    let body = json!({ "reason": args.reason }).to_string();
+    decide(&client, call, "revoke", body, args.output)
+}
+
+/// JSON from the command line or a file, as it stands there.
+fn raw_json(text: &str, what: &str, hint: &str) -> Result<Box<RawValue>, Failure> {
+    let text = text_or_file(text)?;
+    serde_json::from_str::<Box<RawValue>>(text.trim())
+        .map_err(|error| Report::bad_request(format!("{what} not JSON: {error}")).hint(hint).into())
 }
 
 pub(super) fn reject(global: &Global, args: &RejectArgs) -> Done {
@@ -111,11 +187,8 @@ pub(super) fn reject(global: &Global, args: &RejectArgs) -> Done {
 pub(super) fn resolve(global: &Global, args: &ResolveArgs) -> Done {
     let body = match &args.happened {
         Some(answer) => {
-            let text = text_or_file(answer)?;
-            let raw = serde_json::from_str::<&RawValue>(text.trim()).map_err(|error| {
-                Report::bad_request(format!("the answer is not JSON: {error}"))
-                    .hint("Write a text in quotes: --happened '\"it was booked as 4711\"'.")
-            })?;
+            let hint = "Write a text in quotes: --happened '\"it was booked as 4711\"'.";
+            let raw = raw_json(answer, "the answer is", hint)?;
             format!(r#"{{"happened":{raw}}}"#)
         }
         None if args.not_sent => json!({ "not_sent": true }).to_string(),
@@ -159,6 +232,9 @@ fn decide(client: &Client, call: CallId, what: &str, body: String, output: Outpu
     let state = decided["state"].as_str().unwrap_or_default();
     let note = match (what, state) {
         ("approve", "asking") => ": your approval counts, and others must approve it too",
+        ("edit", _) => " with other arguments: they must be approved",
+        ("respond", _) => ": the agent gets your answer, and nothing is sent",
+        ("revoke", _) => " again: nothing is sent",
         ("resolve", "ready") => ": it is sent again",
         ("cancel", "in-flight" | "in-doubt") => ": it had been sent, so it is not known whether it happens",
         ("release", _) => ", its keys are free: the next request with them is a new call",

@@ -77,6 +77,12 @@ enum Command {
     Approve(decide::ApproveArgs),
     /// Reject a held call
     Reject(decide::RejectArgs),
+    /// Have other arguments asked for than those of a held call
+    Edit(decide::EditArgs),
+    /// Answer a held call in the tool's place
+    Respond(decide::RespondArgs),
+    /// Take an approval back before the call is sent
+    Revoke(decide::RevokeArgs),
     /// Settle a call in doubt: it happened, it was not sent, or nobody will know
     Resolve(decide::ResolveArgs),
     /// Withdraw a call that was not sent
@@ -108,6 +114,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Pending(args) => pending::run(&global, args),
         Command::Approve(args) => decide::approve(&global, &args),
         Command::Reject(args) => decide::reject(&global, &args),
+        Command::Edit(args) => decide::edit(&global, &args),
+        Command::Respond(args) => decide::respond(&global, &args),
+        Command::Revoke(args) => decide::revoke(&global, &args),
         Command::Resolve(args) => decide::resolve(&global, &args),
         Command::Cancel(args) => decide::cancel(&global, &args),
         Command::Release(args) => decide::release(&global, &args),

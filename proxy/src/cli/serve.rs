@@ -223,6 +223,7 @@ fn door(
         desk: driver.clone(),
         operators: inbox::operators(&config.operators, made),
         agents: config.agents.clone(),
+        max_depth: config.intake.max_depth,
         guard: Guard::new(config.listen.inbox, if made.is_some() { Tokens::None } else { Tokens::Required }),
         readiness: readiness.clone(),
     })

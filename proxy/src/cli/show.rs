@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use holdfast_store::{
     Accepted, Answer, AnswerKind, Decider, Disposition, Entry, Finding, HoldClock, KeySource, Millis, Record,
-    Resolution, Then, Trouble,
+    Resolution, Shown, ShownKind, Then, Trouble,
 };
 
 use super::{
@@ -109,11 +109,18 @@ fn question(hold: &HoldDetail, now: Millis) -> Vec<String> {
     lines.extend(hold.gates.iter().map(|gate| {
         format!("gate       {} {} for rule {}", gate.quorum, among(gate), visible(gate.rule.as_str()))
     }));
+    lines.extend(hold.preview.as_ref().map(|shown| preview("preview", shown)));
+    lines.extend(hold.earlier.as_ref().map(|shown| preview("before", shown)));
     if !hold.votes.is_empty() {
         let votes: Vec<String> = hold.votes.iter().map(|vote| who(&vote.by)).collect();
         lines.push(format!("votes      {}", votes.join(", ")));
     }
     lines
+}
+
+fn preview(label: &str, shown: &Shown) -> String {
+    let failed = if shown.kind == ShownKind::Failed { "FAILED: " } else { "" };
+    format!("{label:<10} {failed}{}", visible(&shown.text))
 }
 
 fn history(records: &[Record]) -> Vec<String> {
@@ -136,6 +143,29 @@ fn history(records: &[Record]) -> Vec<String> {
 fn words(entry: &Entry) -> String {
     match entry {
         Entry::Accepted(accepted) => verdict(&accepted.disposition),
+        Entry::Previewed { shown, .. } => match shown.kind {
+            ShownKind::Preview => "previewed: a person is asked".to_owned(),
+            ShownKind::Failed => format!("no preview, a person is asked without: {}", visible(&shown.text)),
+        },
+        Entry::Revoked { by, reason } => {
+            format!("approval taken back by {}: {}", who(by), visible(reason))
+        }
+        Entry::Edited { by, arguments, revision, .. } => {
+            format!(
+                "asked again as revision {revision}: {} edited the arguments: {}",
+                who(by),
+                visible(arguments)
+            )
+        }
+        Entry::Responded { by, answer } => {
+            format!("answered by {} in the tool's place: {}", who(by), kind(answer))
+        }
+        Entry::Approved { by, grant: Some(grant), glass: Some(reason), .. } => format!(
+            "BREAK-GLASS: approved by {} past all gates: {}: to be sent by {}",
+            who(by),
+            visible(reason),
+            local(grant.execute_by)
+        ),
         Entry::Approved { by, grant, .. } => match grant {
             Some(grant) => format!("approved by {}: to be sent by {}", who(by), local(grant.execute_by)),
             None => format!("approved by {}: others must, too", who(by)),
@@ -237,9 +267,9 @@ fn next(then: Then) -> String {
 /// The first answer is the call's answer.
 fn answer(records: &[Record]) -> Option<(&'static str, &str)> {
     records.iter().find_map(|record| match &record.entry {
-        Entry::Answered { answer, .. } | Entry::Resolved { how: Resolution::Happened(answer), .. } => {
-            Some((kind(answer), &*answer.text))
-        }
+        Entry::Answered { answer, .. }
+        | Entry::Responded { answer, .. }
+        | Entry::Resolved { how: Resolution::Happened(answer), .. } => Some((kind(answer), &*answer.text)),
         _ => None,
     })
 }

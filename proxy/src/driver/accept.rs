@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_policy::{Question, Repeat, Verdict};
 use holdfast_store::{
     Accepted, Append, Approvable, Call, CallId, Caller, Claim, Disposition, Hash32, KeyFate, KeySource,
-    Refusal, State, Urgency,
+    Refusal, Urgency,
     engine::{self, SlotAtOnce},
     hash_fields,
 };
@@ -174,7 +174,7 @@ impl Driver {
         let live = &new.task.live;
         let (held, origin) = live.with(|shared| {
             let principal = shared.call.accepted.caller.principal.clone();
-            let held = (shared.call.state == State::Asking).then_some(principal);
+            let held = shared.call.state.is_held().then_some(principal);
             (held, live.origin.map(|hash| new_origin(&shared.call, hash)))
         });
         let room = held.map_or(Ok(()), |principal| self.check_held(&principal));
@@ -222,7 +222,7 @@ impl Driver {
         let lives = self.lives();
         let held = lives.iter().filter(|live| {
             live.with(|shared| {
-                shared.call.state == State::Asking && shared.call.accepted.caller.principal == principal
+                shared.call.state.is_held() && shared.call.accepted.caller.principal == principal
             })
         });
         if held.count() >= limit as usize {

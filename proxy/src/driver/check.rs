@@ -3,15 +3,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use holdfast_policy::{Probe, Question, Verdict};
+use holdfast_policy::{Gate, Probe, Question, RuleId, Verdict};
 use holdfast_store::{
-    Answer, AnswerKind, Approvable, Call, Text,
+    Answer, AnswerKind, Call, Text,
     engine::{Event, OldProcess, Probed, Recheck},
 };
+
+use serde_json::Value;
 
 use super::{
     Driver,
     live::Input,
+    preview::{self, Asked, Drift},
     task::{Probing, Task},
 };
 use crate::upstream::{Dispatch, Tool, Upstream};
@@ -34,7 +37,8 @@ impl Task {
                 // Without the definition nobody can tell whether it changed; the hold's own clock ends the wait.
                 if let Ok(tools) = listed {
                     let tool = tools.iter().find(|tool| tool.name == name);
-                    let recheck = live.with(|shared| check(&driver, &upstream, &shared.call, tool));
+                    let call = live.with(|shared| shared.call.clone());
+                    let recheck = check(&driver, &upstream, &call, tool).await;
                     live.tell(Event::Rechecked(recheck));
                     return;
                 }
@@ -69,7 +73,7 @@ impl Task {
 
 async fn ask(upstream: &Arc<Upstream>, call: &Call, probe: &Probe, old_process: OldProcess) -> Probed {
     // The template is over what the agent sent; an injected key is part of that text and does no harm.
-    let arguments = match probe.args.render(&call.accepted.arguments.value()) {
+    let arguments = match probe.args.render(&call.arguments().value()) {
         Ok(arguments) => arguments,
         Err(missing) => {
             return Probed::Unclear(format!(
@@ -141,59 +145,106 @@ fn tool_result(value: &serde_json::Value) -> serde_json::Value {
     result
 }
 
-/// What the policy and the tool's definition say now about a call that was approved earlier.
-fn check(driver: &Driver, upstream: &Upstream, call: &Call, tool: Option<&Tool>) -> Recheck {
-    let accepted = &call.accepted;
+/// What the policy, the tool's definition and the preview say now about a call that was approved earlier.
+async fn check(driver: &Driver, upstream: &Arc<Upstream>, call: &Call, tool: Option<&Tool>) -> Recheck {
     let Some(tool) = tool else {
-        return Recheck::Denied { reason: format!("server `{}` no longer has this tool", accepted.server) };
+        return Recheck::Denied {
+            reason: format!("server `{}` no longer has this tool", call.accepted.server),
+        };
     };
-    let arguments = accepted.arguments.value();
-    let decision = driver.config.policy.decide(&Question {
-        principal: &accepted.caller.principal,
-        server: &accepted.server,
-        tool: &accepted.tool,
-        arguments: &arguments,
-        hints: tool.hints,
-        trust: super::trust(upstream.config()),
-    });
     let Some(hold) = &call.hold else { return Recheck::Same };
-    let (gates, stricter) = match decision.verdict {
-        Verdict::Deny { rule, .. } => {
-            return Recheck::Denied { reason: format!("the policy now denies it (rule `{rule}`)") };
+    let (reason, gates, shown) = match judge_again(driver, upstream, call, tool) {
+        Judged::Denied(reason) => return Recheck::Denied { reason },
+        Judged::Changed(reason, gates) => {
+            (reason, gates, preview::look(upstream, call, call.arguments()).await)
         }
-        Verdict::Allow(_) => (hold.gates.clone(), false),
-        Verdict::Ask(plan, gates) => {
-            let stricter = Verdict::Ask(plan, gates.clone()).asks_more_than(&hold.gates);
-            (if stricter { gates } else { hold.gates.clone() }, stricter)
-        }
+        Judged::Same => match preview::drifted(upstream, call).await {
+            Drift::None => return Recheck::Same,
+            Drift::Found(reason, shown) => (reason, hold.gates.clone(), Some(shown)),
+        },
     };
-    let rules: Vec<&str> = gates.iter().map(|gate| gate.rule.as_str()).collect();
-    let changed_definition = *tool.hash != *accepted.definition;
-    let changed_identity = upstream.identity() != accepted.identity;
-    let next = Approvable {
-        principal: &accepted.caller.principal,
+    let asked = Asked {
+        call,
         identity: upstream.identity(),
-        tool: &accepted.tool,
         definition: &tool.hash,
-        arguments: &accepted.arguments,
-        preview: "",
-        rules: &rules,
+        arguments: call.arguments(),
+        shown: shown.as_ref(),
+        gates: &gates,
         revision: hold.revision + 1,
     };
-    // A definition that was approved in an earlier revision is part of that revision's digest.
-    let same_as_asked = Approvable { revision: hold.revision, ..next }.digest() == hold.digest;
-    // A digest names the rules, not what they ask for now.
-    if same_as_asked && !stricter {
-        return Recheck::Same;
+    let digest = asked.digest();
+    Recheck::Changed { reason, digest, gates, shown }
+}
+
+/// What policy and definition say, without a look at the server.
+enum Judged {
+    Same,
+    Denied(String),
+    /// Why, and who is to be asked.
+    Changed(String, Vec<Gate>),
+}
+
+fn judge_again(driver: &Driver, upstream: &Upstream, call: &Call, tool: &Tool) -> Judged {
+    let accepted = &call.accepted;
+    let Some(hold) = &call.hold else { return Judged::Same };
+    let (gates, stricter) = match driver.gates_now(call, tool, upstream, &call.arguments().value()) {
+        Err(rule) => return Judged::Denied(format!("the policy now denies it (rule `{rule}`)")),
+        Ok(Some(gates)) => (gates, true),
+        Ok(None) => (hold.gates.clone(), false),
+    };
+    let asked = Asked {
+        call,
+        identity: upstream.identity(),
+        definition: &tool.hash,
+        arguments: call.arguments(),
+        shown: hold.shown.as_ref(),
+        gates: &gates,
+        revision: hold.revision,
+    };
+    // A definition that was approved in an earlier revision is part of that revision's digest; and a digest names the
+    // rules, not what they ask for now.
+    if !stricter && asked.digest() == hold.digest {
+        return Judged::Same;
     }
-    let reason = if changed_identity {
+    let reason = if upstream.identity() != accepted.identity {
         "the server behind this name is another one now"
-    } else if changed_definition {
+    } else if *tool.hash != *accepted.definition {
         "the tool's definition has changed"
     } else if stricter {
         "the policy asks for more than it did"
     } else {
-        return Recheck::Same;
+        return Judged::Same;
     };
-    Recheck::Changed { reason: reason.into(), digest: next.digest(), gates }
+    Judged::Changed(reason.to_owned(), gates)
+}
+
+impl Driver {
+    /// The gates for these arguments, where the policy now asks for more than the open question does.
+    ///
+    /// # Errors
+    /// The rule that denies them.
+    pub(super) fn gates_now(
+        &self,
+        call: &Call,
+        tool: &Tool,
+        upstream: &Upstream,
+        arguments: &Value,
+    ) -> Result<Option<Vec<Gate>>, RuleId> {
+        let accepted = &call.accepted;
+        let decision = self.config.policy.decide(&Question {
+            principal: &accepted.caller.principal,
+            server: &accepted.server,
+            tool: &accepted.tool,
+            arguments,
+            hints: tool.hints,
+            trust: super::trust(upstream.config()),
+        });
+        let held = call.hold.as_ref().map(|hold| hold.gates.as_slice()).unwrap_or_default();
+        match decision.verdict {
+            Verdict::Deny { rule, .. } => Err(rule),
+            verdict if !verdict.asks_more_than(held) => Ok(None),
+            Verdict::Ask(_, gates) => Ok(Some(gates)),
+            Verdict::Allow(_) => Ok(None),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_store::{
-    Append, CallId, Decider, Digest, Entry, KeyFate, Refusal, Resolution, State, Urgency,
+    Answer, Append, CallId, Decider, Digest, Entry, KeyFate, Refusal, Resolution, State, Urgency,
     engine::{Event, Standing, Unfit},
 };
 use tokio::sync::oneshot;
@@ -40,7 +40,7 @@ pub(crate) enum DecideError {
 }
 
 impl Driver {
-    /// An approver approves exactly `digest`.
+    /// An approver approves exactly `digest`; with a reason in `glass`, past all gates.
     ///
     /// # Errors
     /// See [`DecideError`].
@@ -49,6 +49,7 @@ impl Driver {
         call: CallId,
         digest: Digest,
         by: Decider,
+        glass: Option<String>,
     ) -> Result<State, DecideError> {
         // A finished call has no task, and no standing matters to it.
         let principal =
@@ -60,7 +61,7 @@ impl Driver {
             .find(|agent| principal.as_ref() == Some(&agent.name))
             .and_then(|agent| agent.owner.as_ref());
         let standing = if owner == Some(&by.name) { Standing::Owner } else { Standing::Other };
-        self.decide(call, Event::Approve { by, digest, standing }).await
+        self.decide(call, Event::Approve { by, digest, standing, glass }).await
     }
 
     /// An approver refuses; without a digest, whatever is asked now.
@@ -75,6 +76,33 @@ impl Driver {
         reason: String,
     ) -> Result<State, DecideError> {
         self.decide(call, Event::Reject { by, digest, reason }).await
+    }
+
+    /// An approval is taken back before anything was sent.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub(crate) async fn revoke(
+        &self,
+        call: CallId,
+        by: Decider,
+        reason: String,
+    ) -> Result<State, DecideError> {
+        self.decide(call, Event::Revoke { by, reason }).await
+    }
+
+    /// An approver answers in the tool's place.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub(crate) async fn respond(
+        &self,
+        call: CallId,
+        digest: Digest,
+        by: Decider,
+        answer: Answer,
+    ) -> Result<State, DecideError> {
+        self.decide(call, Event::Respond { by, digest, answer }).await
     }
 
     /// An operator settles an in-doubt call.
@@ -134,15 +162,17 @@ impl Driver {
         Err(DecideError::Journal("others keep writing to it".into()))
     }
 
-    async fn decide(&self, call: CallId, event: Event) -> Result<State, DecideError> {
-        let Some(live) = self.find(call) else {
-            let known =
-                load(&self.journal, call).await.map_err(|error| DecideError::Journal(error.to_string()))?;
-            return Err(match known {
-                Some(call) => unfit(Unfit::WrongState(call.state)),
-                None => DecideError::NotFound,
-            });
-        };
+    /// Why nothing can be decided about a call that has no task.
+    pub(super) async fn not_live(&self, call: CallId) -> DecideError {
+        match load(&self.journal, call).await {
+            Err(error) => DecideError::Journal(error.to_string()),
+            Ok(Some(call)) => unfit(Unfit::WrongState(call.state)),
+            Ok(None) => DecideError::NotFound,
+        }
+    }
+
+    pub(super) async fn decide(&self, call: CallId, event: Event) -> Result<State, DecideError> {
+        let Some(live) = self.find(call) else { return Err(self.not_live(call).await) };
         let (answer, answered) = oneshot::channel();
         if live.send(Input::Decision(Decision { event, answer })).is_err() {
             let state = live.with(|shared| shared.call.state);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_policy::OnJoin;
-use holdfast_store::{Call, CallId, Caller, Hash32, KeySource, State};
+use holdfast_store::{Call, CallId, Caller, Hash32, KeySource};
 
 use super::{
     Driver,
@@ -162,7 +162,7 @@ fn not_attached(call: &Call, on_join: OnJoin) -> Start {
     let target = words::target(call);
     let body = match (on_join, call.state) {
         (OnJoin::Reject, _) => Body::Report(Report::key_in_flight(call.id, target)),
-        (_, State::Asking) => Body::Handle(words::held(call)),
+        (_, state) if state.is_held() => Body::Handle(words::held(call)),
         _ => Body::Handle(words::running(call)),
     };
     let state = call.state.name();

@@ -260,7 +260,9 @@ impl Task {
             State::InFlight => self.queued = None,
             State::Ready | State::Approved | State::Backoff if !left_flight => {}
             State::Ready | State::Approved | State::Backoff => self.slot = None,
-            State::Asking | State::InDoubt | State::Done(_) => (self.slot, self.queued) = (None, None),
+            State::Previewing | State::Asking | State::InDoubt | State::Done(_) => {
+                (self.slot, self.queued) = (None, None)
+            }
         }
         if state.is_done() {
             self.driver.settled(at, &self.live, keys);
@@ -286,6 +288,7 @@ impl Task {
                         flight.cancel("the caller cancelled it");
                     }
                 }
+                Effect::Preview => self.preview(),
                 Effect::Probe => self.probe(),
             }
         }
@@ -308,7 +311,7 @@ impl Task {
             Dispatch {
                 caller: accepted.caller.clone(),
                 tool: accepted.tool.clone(),
-                arguments: accepted.arguments.clone(),
+                arguments: shared.call.arguments().clone(),
                 meta: accepted.meta.clone(),
                 headers: accepted.headers.clone(),
             }

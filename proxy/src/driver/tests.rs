@@ -157,7 +157,7 @@ async fn what_was_heard_after_a_restart_is_not_matched_again() {
     let digest =
         life.driver.find(held).expect("it is live").with(|shared| shared.call.hold.clone()).expect("held");
     let by = holdfast_store::Decider { name: "ana".into(), groups: Vec::new(), via: String::new() };
-    life.driver.approve(held, digest.digest, by).await.expect("it is asked");
+    life.driver.approve(held, digest.digest, by, None).await.expect("it is asked");
     let ticket = life.driver.collect(&caller(), 2, held, Progress::Unwanted).await.expect("it is ours");
     let collected = reply(ticket).await;
     assert_eq!(collected.state, "succeeded");

@@ -250,7 +250,7 @@ impl Joined {
             // Registered before looking, so that no change falls between the look and the wait.
             let mut moved = std::pin::pin!(live.moved.notified());
             moved.as_mut().enable();
-            let held = self.live.with(|shared| matches!(shared.call.state, State::Asking));
+            let held = self.live.with(|shared| shared.call.state.is_held());
             let until = if held { running.min(self.since + self.patience.held) } else { running };
             tokio::select! {
                 biased;
@@ -285,8 +285,8 @@ impl Joined {
         let (state, body) = self.live.with(|shared| {
             let call = &shared.call;
             match call.state {
-                State::Asking if now >= self.since + self.patience.held => {
-                    Some(("asking", words::held(call)))
+                state if state.is_held() && now >= self.since + self.patience.held => {
+                    Some((state.name(), words::held(call)))
                 }
                 _ if now >= self.since + self.patience.running => {
                     Some((call.state.name(), words::running(call)))

@@ -1,7 +1,7 @@
 //! What a call's state means to whoever waits for it.
 
 use holdfast_policy::show_duration;
-use holdfast_store::{Call, Decider, Entry, HoldClock, Outcome, State, engine};
+use holdfast_store::{Answer, AnswerKind, Call, Decider, Entry, HoldClock, Outcome, State, Text, engine};
 
 use super::ticket::Body;
 use crate::report::{Report, Target};
@@ -11,7 +11,8 @@ pub(super) fn reply(call: &Call) -> Option<Body> {
     match call.state {
         State::Done(outcome) => Some(ended(call, outcome)),
         State::InDoubt if !engine::is_settling(call) => Some(Body::Report(in_doubt(call))),
-        State::Asking
+        State::Previewing
+        | State::Asking
         | State::Approved
         | State::Ready
         | State::InFlight
@@ -33,7 +34,7 @@ pub(super) fn running(call: &Call) -> Report {
 
 /// The words for a call that the next start of Holdfast goes on with.
 pub(super) fn stopped(call: &Call) -> Body {
-    Body::Stopped(if call.state == State::Asking { held(call) } else { running(call) })
+    Body::Stopped(if call.state.is_held() { held(call) } else { running(call) })
 }
 
 /// The decider for what an agent does to its own calls.
@@ -48,7 +49,7 @@ pub(super) fn target(call: &Call) -> Target<'_> {
 
 fn ended(call: &Call, outcome: Outcome) -> Body {
     if let Some(answer) = &call.answer {
-        return Body::Answer(answer.clone());
+        return Body::Answer(told(call, answer));
     }
     let target = target(call);
     Body::Report(match (outcome, call.ending.as_deref()) {
@@ -69,6 +70,39 @@ fn ended(call: &Call, outcome: Outcome) -> Body {
         (Outcome::Unknown, _) => in_doubt(call),
         _ => failed(call),
     })
+}
+
+/// The answer, with a note where a person had a hand in it: the agent must not take it for what it asked for.
+fn told(call: &Call, answer: &Answer) -> Answer {
+    let note = match (call.ending.as_deref(), &call.edited) {
+        (Some(Entry::Responded { by, .. }), _) => {
+            format!(
+                "Note from Holdfast: {} answered this in the tool's place; nothing was sent to it.",
+                by.name
+            )
+        }
+        (_, Some((by, arguments))) => format!(
+            "Note from Holdfast: {} changed the arguments before approving the call; what was sent is {}",
+            by.name, &**arguments
+        ),
+        _ => return answer.clone(),
+    };
+    let mut value = answer.text.value();
+    let Some(members) = value.as_object_mut().filter(|_| answer.kind != AnswerKind::Error) else {
+        return answer.clone();
+    };
+    let block = serde_json::json!({ "type": "text", "text": note });
+    match members.get_mut("content").and_then(|content| content.as_array_mut()) {
+        Some(content) => content.push(block),
+        None => drop(members.insert("content".into(), serde_json::json!([block]))),
+    }
+    if let Some((_, arguments)) = &call.edited {
+        let meta = members.entry("_meta").or_insert_with(|| serde_json::json!({}));
+        if let Some(meta) = meta.as_object_mut() {
+            meta.insert("io.holdfast/edited".into(), arguments.value());
+        }
+    }
+    Answer { kind: answer.kind, text: Text::of(&value) }
 }
 
 fn failed(call: &Call) -> Report {

@@ -122,7 +122,7 @@ impl Waiting {
         let target = Target { server: text("server"), tool: text("tool") };
         let state = State::from_name(text("state")).unwrap_or(State::InFlight);
         let report = match state {
-            State::Asking => Report::held(call, target, None),
+            State::Previewing | State::Asking => Report::held(call, target, None),
             _ => Report::running(call, target),
         };
         let body = Body::Handle(report);

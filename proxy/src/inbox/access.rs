@@ -24,9 +24,24 @@ pub(super) struct Signed {
     /// As decisions record it.
     pub(super) by: Decider,
     role: Role,
+    break_glass: bool,
 }
 
 impl Signed {
+    /// # Errors
+    /// Why this operator cannot pass the gates for this reason.
+    pub(super) fn may_break_glass(&self, why: &str) -> Result<(), Report> {
+        if !self.break_glass {
+            let message = format!("`{}` may not approve past the gates", self.by.name);
+            return Err(Report::forbidden(message)
+                .hint("Only operators with break_glass = true in the configuration may."));
+        }
+        if why.trim().is_empty() {
+            return Err(Report::bad_request("breaking the glass needs a reason: it will be reviewed"));
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// The response for an operator whose role is less than `role`.
     pub(super) fn require(&self, role: Role) -> Result<(), Box<Response>> {
@@ -88,7 +103,11 @@ pub(super) async fn authenticate<D: Send + Sync + 'static>(
         }
         return unauthorized();
     };
-    let signed = Signed { by: decider(operator, request.headers()), role: operator.role };
+    let signed = Signed {
+        by: decider(operator, request.headers()),
+        role: operator.role,
+        break_glass: operator.break_glass,
+    };
     request.extensions_mut().insert(signed);
     next.run(request).await
 }

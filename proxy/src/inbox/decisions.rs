@@ -20,12 +20,36 @@ use super::{
     desk::{Decision, Desk},
     ids,
 };
-use crate::{config::Role, driver::DecideError, report::Report};
+use crate::{config::Role, driver::DecideError, report::Report, wire::read_strictly};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Approval {
     digest: Digest,
+    /// Why the gates are passed over.
+    #[serde(default)]
+    break_glass: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    digest: Digest,
+    arguments: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answering {
+    digest: Digest,
+    answer: Box<RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecondThoughts {
+    #[serde(default)]
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +84,50 @@ pub(super) async fn approve<D: Desk>(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let decision = read(&headers, &body).map(|Approval { digest }| Decision::Approve(digest));
+    let decision = read(&headers, &body).and_then(|Approval { digest, break_glass }| match break_glass {
+        None => Ok(Decision::Approve(digest)),
+        Some(why) => signed.may_break_glass(&why).map(|()| Decision::BreakGlass(digest, why)),
+    });
+    carry_out(&inbox, &signed, Role::Approver, id, decision).await
+}
+
+/// `POST /api/v1/calls/{id}/revoke`: `{"reason": "..."}`
+pub(super) async fn revoke<D: Desk>(
+    State(inbox): State<Arc<Inbox<D>>>,
+    Extension(signed): Extension<Signed>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let decision =
+        read_optional(&headers, &body).map(|SecondThoughts { reason }| Decision::Revoke(some_reason(reason)));
+    carry_out(&inbox, &signed, Role::Approver, id, decision).await
+}
+
+/// `POST /api/v1/calls/{id}/edit`: `{"digest": "...", "arguments": {...}}`
+pub(super) async fn edit<D: Desk>(
+    State(inbox): State<Arc<Inbox<D>>>,
+    Extension(signed): Extension<Signed>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let decision = read(&headers, &body).and_then(|Edit { digest, arguments }| {
+        Ok(Decision::Edit(digest, arguments_of(arguments.get(), inbox.max_depth)?))
+    });
+    carry_out(&inbox, &signed, Role::Approver, id, decision).await
+}
+
+/// `POST /api/v1/calls/{id}/respond`: `{"digest": "...", "answer": ANSWER}`
+pub(super) async fn respond<D: Desk>(
+    State(inbox): State<Arc<Inbox<D>>>,
+    Extension(signed): Extension<Signed>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let decision = read(&headers, &body)
+        .map(|Answering { digest, answer }| Decision::Respond(digest, answer_of(answer.get())));
     carry_out(&inbox, &signed, Role::Approver, id, decision).await
 }
 
@@ -72,10 +139,8 @@ pub(super) async fn reject<D: Desk>(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let decision = read(&headers, &body).map(|Rejection { digest, reason }| {
-        let reason = if reason.trim().is_empty() { "no reason was given".to_owned() } else { reason };
-        Decision::Reject(digest, reason)
-    });
+    let decision = read(&headers, &body)
+        .map(|Rejection { digest, reason }| Decision::Reject(digest, some_reason(reason)));
     carry_out(&inbox, &signed, Role::Approver, id, decision).await
 }
 
@@ -127,6 +192,7 @@ async fn carry_out<D: Desk>(
     }
     let decision = match decision {
         Ok(decision) => decision,
+        Err(report) if report.code == "forbidden" => return problem(StatusCode::FORBIDDEN, &report),
         Err(report) => return problem(StatusCode::BAD_REQUEST, &report),
     };
     let journal = inbox.desk.journal();
@@ -155,6 +221,22 @@ fn refused(call: CallId, error: DecideError) -> Response {
     problem(status, &report)
 }
 
+fn some_reason(reason: String) -> String {
+    if reason.trim().is_empty() { "no reason was given".to_owned() } else { reason }
+}
+
+/// Other arguments for a call, read as strictly as an agent's.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) fn arguments_of(text: &str, max_depth: usize) -> Result<Value, Report> {
+    match read_strictly(text, max_depth) {
+        Ok(arguments @ Value::Object(_)) => Ok(arguments),
+        Ok(_) => Err(Report::bad_request("the arguments must be a JSON object")),
+        Err(fault) => Err(Report::bad_request(format!("the arguments cannot be read: {fault}"))),
+    }
+}
+
 fn read_optional<T: DeserializeOwned + Default>(headers: &HeaderMap, body: &[u8]) -> Result<T, Report> {
     if body.is_empty() { Ok(T::default()) } else { read(headers, body) }
 }
@@ -169,7 +251,7 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Repo
     }
     serde_json::from_slice(body).map_err(|error| {
         Report::bad_request(format!("the body cannot be read: {error}"))
-            .hint("Approving and rejecting need the `digest` of `GET /api/v1/calls/ID`.")
+            .hint("Approving, rejecting, editing and responding need the `digest` of `GET /api/v1/calls/ID`.")
     })
 }
 
@@ -185,7 +267,7 @@ fn settlement(settlement: Settlement) -> Result<Resolution, Report> {
 }
 
 /// A tool result as it is; anything else becomes the content of one.
-fn answer_of(text: &str) -> Answer {
+pub(super) fn answer_of(text: &str) -> Answer {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     if value.get("content").is_some_and(Value::is_array) {
         let failed = value.get("isError") == Some(&Value::Bool(true));

@@ -2,8 +2,9 @@
 
 use std::{future::Future, sync::Arc};
 
-use holdfast_store::{CallId, Decider, Digest, Journal, Resolution, State};
+use holdfast_store::{Answer, CallId, Decider, Digest, Journal, Resolution, State};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     driver::{DecideError, Driver},
@@ -35,6 +36,14 @@ pub(crate) trait Desk: Clone + Send + Sync + 'static {
 pub(crate) enum Decision {
     /// Do exactly what this digest covers.
     Approve(Digest),
+    /// The same past all gates, for this reason.
+    BreakGlass(Digest, String),
+    /// Take an approval back, for this reason.
+    Revoke(String),
+    /// Ask for these arguments instead of what this digest covers.
+    Edit(Digest, Value),
+    /// Answer in the tool's place what this digest covers.
+    Respond(Digest, Answer),
     /// Do not do what this digest covers.
     Reject(Digest, String),
     /// Settle a call in doubt.
@@ -74,7 +83,11 @@ impl Desk for Arc<Driver> {
 
     async fn decide(&self, call: CallId, by: Decider, decision: Decision) -> Result<State, DecideError> {
         match decision {
-            Decision::Approve(digest) => self.approve(call, digest, by).await,
+            Decision::Approve(digest) => self.approve(call, digest, by, None).await,
+            Decision::BreakGlass(digest, reason) => self.approve(call, digest, by, Some(reason)).await,
+            Decision::Revoke(reason) => self.revoke(call, by, reason).await,
+            Decision::Edit(seen, arguments) => self.edit(call, seen, arguments, by).await,
+            Decision::Respond(digest, answer) => self.respond(call, digest, by, answer).await,
             Decision::Reject(digest, reason) => self.reject(call, Some(digest), by, reason).await,
             Decision::Resolve(how) => self.resolve(call, by, how).await,
             Decision::Cancel => self.cancel(call, by).await,

@@ -34,6 +34,8 @@ pub(crate) struct Inbox<D> {
     pub(crate) operators: Vec<Operator>,
     /// Known only so that their tokens can be told why they are refused.
     pub(crate) agents: Vec<Agent>,
+    /// How deep arguments may nest.
+    pub(crate) max_depth: usize,
     /// The checks of `Host` and `Origin`.
     pub(crate) guard: Guard,
     /// What is not ready yet, or any more.
@@ -65,6 +67,9 @@ pub(crate) fn router<D: Desk>(inbox: Inbox<D>) -> Router {
         .route("/servers", get(api::servers::<D>))
         .route("/calls/{id}/approve", post(decisions::approve::<D>))
         .route("/calls/{id}/reject", post(decisions::reject::<D>))
+        .route("/calls/{id}/revoke", post(decisions::revoke::<D>))
+        .route("/calls/{id}/edit", post(decisions::edit::<D>))
+        .route("/calls/{id}/respond", post(decisions::respond::<D>))
         .route("/calls/{id}/resolve", post(decisions::resolve::<D>))
         .route("/calls/{id}/cancel", post(decisions::cancel::<D>))
         .route("/calls/{id}/release", post(decisions::release::<D>))

@@ -158,7 +158,14 @@ fn office(answer: Result<State, DecideError>) -> Office {
     let agents = vec![Agent { name: "nightly".into(), token_sha256: access::hash(AGENT), owner: None }];
     let guard = Guard::new("127.0.0.1:7412".parse().expect("an address"), Tokens::Required);
     let readiness = Arc::new(Readiness::default());
-    let router = router(Inbox { desk: desk.clone(), operators, agents, guard, readiness: readiness.clone() });
+    let router = router(Inbox {
+        desk: desk.clone(),
+        operators,
+        agents,
+        max_depth: 64,
+        guard,
+        readiness: readiness.clone(),
+    });
     Office { desk, readiness, router }
 }
 

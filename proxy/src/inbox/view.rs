@@ -3,7 +3,7 @@
 use holdfast_policy::Gate;
 use holdfast_store::{
     Call, CallId, Decider, Digest, Disposition, Filter, Illegal, Journal, JournalError, Millis, Record,
-    State, Summary,
+    Shown, State, Summary,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,12 @@ pub(crate) struct HoldDetail {
     pub(crate) gates: Vec<Gate>,
     /// The approvals of this revision.
     pub(crate) votes: Vec<Vote>,
+    /// What it would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) preview: Option<Shown>,
+    /// What it would have done by the revision before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) earlier: Option<Shown>,
     /// The decision must be made by then.
     pub(crate) approve_by: Millis,
     /// The dispatch must happen by then, once it is approved.
@@ -68,6 +74,9 @@ pub(crate) struct Waiting {
     pub(crate) identity: String,
     /// The argument text, byte for byte what would be sent.
     pub(crate) arguments: String,
+    /// Who put them in the place of the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) edited: Option<Decider>,
     /// The open question; none for a call in doubt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hold: Option<HoldDetail>,
@@ -121,7 +130,8 @@ fn waiting(journal: &dyn Journal, summary: Summary) -> Result<Option<Waiting>, J
     Ok(Some(Waiting {
         client: call.accepted.caller.client.clone(),
         identity: call.accepted.identity.clone(),
-        arguments: call.accepted.arguments.to_string(),
+        arguments: call.arguments().to_string(),
+        edited: call.edited.as_ref().map(|(by, _)| by.clone()),
         hold: hold(&call),
         trouble: call
             .trouble
@@ -141,6 +151,8 @@ fn hold(call: &Call) -> Option<HoldDetail> {
         revision: hold.revision,
         gates: hold.gates.clone(),
         votes: hold.votes.iter().cloned().map(|(by, gates)| Vote { by, gates }).collect(),
+        preview: hold.shown.clone(),
+        earlier: hold.earlier.clone(),
         approve_by: hold.approve_by(),
         execute_by: call.grant.map(|grant| grant.execute_by),
     })

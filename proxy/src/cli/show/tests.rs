@@ -73,6 +73,7 @@ fn from_question_to_answer() {
                 digest: digest(),
                 counts_for: vec![0],
                 grant: Some(Grant { execute_by: Millis(0) }),
+                glass: None,
             },
             Entry::Dispatched { attempt: Attempt(1) },
             Entry::Lost {
@@ -125,6 +126,8 @@ fn the_open_question_names_digest_gates_and_deadline() {
         revision: 2,
         gates: vec![Gate { quorum: 2, approvers: Vec::new(), ..Gate::for_rule(RuleId::new("large")) }],
         votes: vec![Vote { by: ana(), gates: vec![0] }],
+        preview: None,
+        earlier: None,
         approve_by: held.call.at.plus(60_000),
         execute_by: None,
     });

@@ -1,0 +1,171 @@
+//! What a held call would do, looked up for its approvers, and whether that has changed since.
+
+use std::{sync::Arc, time::Duration};
+
+use holdfast_policy::{Gate, MissingPointer, Preview, PreviewBy, look_into};
+use holdfast_store::{Answer, AnswerKind, Approvable, Call, Digest, Shown, ShownKind, Text, engine::Event};
+use serde_json::Value;
+
+use super::task::Task;
+use crate::upstream::{Dispatch, Upstream};
+
+/// A preview that nobody can read helps nobody decide, and it is kept with the call.
+const LARGEST: usize = 256 << 10;
+
+impl Task {
+    /// Looks up what the call would do; ends in [`Event::Previewed`], whatever comes of it.
+    pub(super) fn preview(&self) {
+        let (driver, live, upstream) = (self.driver.clone(), self.live.clone(), self.upstream.clone());
+        tokio::spawn(async move {
+            let call = live.with(|shared| shared.call.clone());
+            let shown = tokio::select! {
+                shown = look(&upstream, &call, call.arguments()) => shown,
+                // The next start looks again.
+                () = driver.stopped.cancelled() => return,
+            };
+            let Some((shown, hold)) = shown.zip(call.hold.as_ref()) else { return };
+            let asked = Asked {
+                call: &call,
+                identity: &call.accepted.identity,
+                definition: &call.accepted.definition,
+                arguments: call.arguments(),
+                shown: Some(&shown),
+                gates: &hold.gates,
+                revision: hold.revision,
+            };
+            let digest = asked.digest();
+            live.tell(Event::Previewed { shown, digest });
+        });
+    }
+}
+
+/// What a revision of a question is about.
+pub(super) struct Asked<'a> {
+    pub(super) call: &'a Call,
+    pub(super) identity: &'a str,
+    pub(super) definition: &'a str,
+    pub(super) arguments: &'a Text,
+    pub(super) shown: Option<&'a Shown>,
+    pub(super) gates: &'a [Gate],
+    pub(super) revision: u32,
+}
+
+impl Asked<'_> {
+    /// What approvers approve.
+    pub(super) fn digest(&self) -> Digest {
+        let rules: Vec<&str> = self.gates.iter().map(|gate| gate.rule.as_str()).collect();
+        Approvable {
+            principal: &self.call.accepted.caller.principal,
+            identity: self.identity,
+            tool: &self.call.accepted.tool,
+            definition: self.definition,
+            arguments: self.arguments,
+            preview: self.shown.map_or("", |shown| &shown.text),
+            rules: &rules,
+            revision: self.revision,
+        }
+        .digest()
+    }
+}
+
+/// What the call would do with these arguments; none where the policy names no preview. A preview that fails is shown
+/// as one that failed.
+pub(super) async fn look(upstream: &Arc<Upstream>, call: &Call, arguments: &Text) -> Option<Shown> {
+    let preview = call.accepted.plan.preview.as_ref()?;
+    let seen = match question(preview, &call.accepted.tool, &arguments.value()) {
+        Ok((tool, arguments)) => {
+            let caller = call.accepted.caller.clone();
+            let arguments = Text::of(&arguments);
+            let dispatch = Dispatch { caller, tool, arguments, meta: None, headers: Vec::new() };
+            let limit = Duration::from_millis(call.accepted.plan.attempt_timeout_ms);
+            upstream.ask(dispatch, limit).await.map_err(|trouble| trouble.message)
+        }
+        Err(why) => Err(why),
+    };
+    Some(match seen.and_then(usable) {
+        Ok(answer) => {
+            let content = look_into(&answer.text.value()).into_owned();
+            let found = |pointer: &holdfast_policy::Pointer| pointer.find(&content).map(Text::of);
+            let drift = preview.drift.iter().map(|pointer| (pointer.to_string(), found(pointer))).collect();
+            Shown { kind: ShownKind::Preview, text: answer.text, drift }
+        }
+        Err(why) => Shown { kind: ShownKind::Failed, text: Text::of(&why), drift: Vec::new() },
+    })
+}
+
+/// The tool to ask and its arguments.
+fn question(preview: &Preview, tool: &str, arguments: &Value) -> Result<(String, Value), String> {
+    match &preview.by {
+        PreviewBy::Companion { tool, args } => match args.render(arguments) {
+            Ok(arguments) => Ok((tool.clone(), arguments)),
+            Err(MissingPointer(pointer)) => {
+                Err(format!("the preview needs {pointer}, which the arguments do not have"))
+            }
+        },
+        PreviewBy::DryRun { arg, value } => {
+            let mut dry = arguments.clone();
+            match arg.put(&mut dry, value.clone()) {
+                Ok(()) => Ok((tool.to_owned(), dry)),
+                // Without it the tool would do what is to be approved first.
+                Err(_) => Err(format!("the arguments have no room for the dry-run argument {arg}")),
+            }
+        }
+    }
+}
+
+fn usable(answer: Answer) -> Result<Answer, String> {
+    match answer.kind {
+        AnswerKind::Result if answer.text.len() <= LARGEST => Ok(answer),
+        AnswerKind::Result => {
+            Err(format!("the preview has {} bytes; at most {LARGEST} are shown", answer.text.len()))
+        }
+        AnswerKind::ToolError | AnswerKind::Error => {
+            let text: String = answer.text.chars().take(2_000).collect();
+            Err(format!("the preview's answer is an error: {text}"))
+        }
+    }
+}
+
+/// What has become of an approved preview.
+pub(super) enum Drift {
+    None,
+    /// In words, with the preview as it is now.
+    Found(String, Shown),
+}
+
+/// Looks again, where something must not have changed since the approval.
+pub(super) async fn drifted(upstream: &Arc<Upstream>, call: &Call) -> Drift {
+    let watched = call.accepted.plan.preview.as_ref().is_some_and(|preview| !preview.drift.is_empty());
+    let approved = call.hold.as_ref().and_then(|hold| hold.shown.as_ref());
+    // Of a preview that failed nothing was approved but that it failed.
+    let Some(approved) = approved.filter(|shown| watched && shown.kind == ShownKind::Preview) else {
+        return Drift::None;
+    };
+    let Some(now) = look(upstream, call, call.arguments()).await else { return Drift::None };
+    if now.kind == ShownKind::Failed {
+        return Drift::Found("the preview could not be looked up again".to_owned(), now);
+    }
+    let changes: Vec<String> = approved
+        .drift
+        .iter()
+        .zip(&now.drift)
+        .filter(|(before, after)| before != after)
+        .map(|((pointer, before), (_, after))| {
+            format!("{pointer} was {} and is {}", show(before), show(after))
+        })
+        .collect();
+    if changes.is_empty() {
+        return Drift::None;
+    }
+    Drift::Found(format!("what was approved has changed: {}", changes.join(", ")), now)
+}
+
+fn show(found: &Option<Text>) -> String {
+    match found {
+        None => "not there".to_owned(),
+        Some(text) if text.chars().count() > 100 => {
+            format!("{}... ({} bytes)", text.chars().take(100).collect::<String>(), text.len())
+        }
+        Some(text) => text.to_string(),
+    }
+}
