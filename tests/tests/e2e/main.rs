@@ -13,6 +13,7 @@ mod keys;
 mod leaving;
 mod limits;
 mod network;
+mod questions;
 mod reissues;
 mod servers;
 mod tour;
