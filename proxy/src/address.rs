@@ -142,7 +142,8 @@ pub(crate) fn is_claimed(store: &Path) -> bool {
     matches!(look(store), Ok(Presence::Starting | Presence::Running(_)))
 }
 
-/// The token of the one operator where none is configured, and whether it was made just now.
+/// A secret that is kept beside the journal (the token of the one operator where none is configured), and whether it was
+/// made just now.
 pub(crate) struct OperatorToken {
     /// 64 hexadecimal digits.
     pub(crate) text: String,
@@ -164,27 +165,50 @@ pub(crate) enum Origin {
 /// # Errors
 /// Where it cannot be read or written, or others may read it.
 pub(crate) fn operator_token(store: &Path) -> io::Result<OperatorToken> {
+    secret(&beside(store, ".operator-token"))
+}
+
+/// Reads `STORE.state-key`, by which we know a `requestState` of ours again after a restart, or makes it.
+///
+/// # Errors
+/// Where it cannot be read or written, or others may read it.
+pub(crate) fn state_key(store: &Path) -> io::Result<String> {
+    secret(&beside(store, ".state-key")).map(|key| key.text)
+}
+
+fn secret(path: &Path) -> io::Result<OperatorToken> {
     use std::os::unix::fs::PermissionsExt;
-    let path = beside(store, ".operator-token");
-    match private().create_new(true).open(&path) {
-        Ok(mut file) => {
-            let text = random_token();
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            Ok(OperatorToken { text, origin: Origin::Made })
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let mode = match fs::metadata(path) {
+        Ok(found) => found.permissions().mode(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return make_secret(path).map(|text| OperatorToken { text, origin: Origin::Made }).map_err(named);
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mode = fs::metadata(&path)?.permissions().mode();
-            let text = fs::read_to_string(&path)?.trim().to_owned();
-            let what = match (mode & 0o077, text.len()) {
-                (0, 32..) => return Ok(OperatorToken { text, origin: Origin::Found }),
-                (0, _) => "holds no token; delete it to have a new one made",
-                _ => "can be read by others; make it yours alone with chmod 600, or delete it",
-            };
-            Err(io::Error::other(format!("{} {what}", path.display())))
-        }
-        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
-    }
+        Err(error) => return Err(named(error)),
+    };
+    let text = fs::read_to_string(path).map_err(named)?.trim().to_owned();
+    let what = match (mode & 0o077, text.len()) {
+        (0, 32..) => return Ok(OperatorToken { text, origin: Origin::Found }),
+        (0, _) => "holds no token; delete it to have a new one made",
+        _ => "can be read by others; make it yours alone with chmod 600, or delete it",
+    };
+    Err(io::Error::other(format!("{} {what}", path.display())))
+}
+
+/// Whole or not at all: one that was killed half-way must not keep the next from starting. Only the process that has
+/// the claim on the journal comes here.
+fn make_secret(path: &Path) -> io::Result<String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let fresh = PathBuf::from(name);
+    remove(&fresh)?;
+    let text = random_token();
+    let mut file = private().create_new(true).open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&fresh, path)?;
+    Ok(text)
 }
 
 /// 32 random bytes in hexadecimal digits.
@@ -272,5 +296,19 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("ours");
         assert!(operator_token(&store).is_err_and(|error| error.to_string().contains("chmod 600")));
+    }
+
+    #[test]
+    fn the_state_key_outlives_its_process_and_is_private() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = directory.path().join("h.redb");
+        let made = state_key(&store).expect("writable");
+        assert_eq!(state_key(&store).expect("readable"), made);
+        // One that was killed while it made its own.
+        let half = directory.path().join("other.redb");
+        fs::write(beside(&half, ".state-key.new"), "ab").expect("writable");
+        assert_eq!(state_key(&half).expect("writable").len(), 64);
+        assert_ne!(made, operator_token(&store).expect("writable").text);
+        assert_eq!(mode(&beside(&store, ".state-key")), 0o600);
     }
 }

@@ -399,6 +399,7 @@ const PAGES: &[(&str, &str)] = pages![
     "queue-full",
     "queue-timeout",
     "refused",
+    "request-state-invalid",
     "running",
     "shutting-down",
     "unauthorized",

@@ -26,6 +26,8 @@ pub struct Agent {
     era: Era,
     client: String,
     token: Option<String>,
+    /// What it says it can do.
+    capabilities: Value,
     /// Members of `_meta` for every call.
     meta: Map<String, Value>,
     headers: Vec<(String, String)>,
@@ -56,10 +58,16 @@ impl Agent {
 
     /// A client of 2025-11-25 that has shaken hands.
     pub fn legacy(served: &Served, client: &str) -> Agent {
+        Self::legacy_that_can(served, client, json!({}))
+    }
+
+    /// The same with these capabilities.
+    pub fn legacy_that_can(served: &Served, client: &str, capabilities: Value) -> Agent {
         let era = Era::Legacy { session: String::new() };
         let mut agent = Self::at(&served.mcp, era, client, None);
         let info = json!({ "name": client, "version": "1" });
-        let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info });
+        let params =
+            json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info });
         let mut asked = agent.send("initialize", params, Map::new());
         let head = asked.head().clone();
         let session = head.header("mcp-session-id").expect("a session").to_owned();
@@ -77,11 +85,19 @@ impl Agent {
             era,
             client: client.to_owned(),
             token: token.map(str::to_owned),
+            capabilities: json!({}),
             meta: Map::new(),
             headers: Vec::new(),
             connection: None,
             next_id: 0,
         }
+    }
+
+    /// What it declares in the modern requests to come.
+    #[must_use]
+    pub fn that_can(mut self, capabilities: Value) -> Agent {
+        self.capabilities = capabilities;
+        self
     }
 
     /// Sets a member of `_meta` for the calls to come; `null` takes it away.
@@ -177,6 +193,23 @@ impl Agent {
         asked
     }
 
+    /// Sends a request and does not wait.
+    pub fn ask_for(&mut self, method: &str, params: Value) -> Asked {
+        let usual = self.connection.take();
+        let asked = self.send(method, params, Map::new());
+        self.connection = usual;
+        asked
+    }
+
+    /// Answers a request of the server's, on a connection of its own.
+    pub fn reply(&mut self, id: &Value, result: Value) {
+        let message = json!({ "jsonrpc": "2.0", "id": id, "result": result });
+        let mut connection = Connection::open(&self.address);
+        self.post(&mut connection, "", &message);
+        let response = connection.response();
+        assert_eq!(response.status(), 202, "{}", response.body);
+    }
+
     /// Sends a notification on a connection of its own.
     pub fn notify(&mut self, method: &str, params: Value) {
         let message = json!({ "jsonrpc": "2.0", "method": method, "params": params });
@@ -193,7 +226,7 @@ impl Agent {
         if self.era == Era::Modern {
             let version = "io.modelcontextprotocol/";
             all.insert(format!("{version}protocolVersion"), "2026-07-28".into());
-            all.insert(format!("{version}clientCapabilities"), json!({}));
+            all.insert(format!("{version}clientCapabilities"), self.capabilities.clone());
             all.insert(format!("{version}clientInfo"), json!({ "name": self.client, "version": "1" }));
         }
         if !all.is_empty() {
@@ -215,7 +248,8 @@ impl Agent {
             Era::Modern => {
                 headers.push(("MCP-Protocol-Version", "2026-07-28".to_owned()));
                 headers.push(("Mcp-Method", method.to_owned()));
-                if let Some(name) = message["params"]["name"].as_str() {
+                let named = &message["params"];
+                if let Some(name) = named["name"].as_str().or(named["taskId"].as_str()) {
                     headers.push(("Mcp-Name", name.to_owned()));
                 }
             }
@@ -249,6 +283,20 @@ impl Asked {
         let message = self.message().expect("a notification");
         assert!(message.get("id").is_none(), "the answer came first: {message}");
         message
+    }
+
+    /// Waits for a request of the server's. Notifications before it are passed over.
+    ///
+    /// # Panics
+    /// Where the answer comes first.
+    pub fn question(&mut self) -> Value {
+        loop {
+            let message = self.message().expect("a request");
+            if message.get("id").is_some() {
+                assert!(message.get("method").is_some(), "the answer came first: {message}");
+                return message;
+            }
+        }
     }
 
     /// Waits for the end of the response; true where no answer was in it.

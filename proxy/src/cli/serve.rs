@@ -20,7 +20,7 @@ use crate::{
     address::{self, Address, Claim, Origin},
     config::{Config, Listen, Place},
     driver::{Driver, now, read},
-    front::{self, Front, Guard, Tokens},
+    front::{self, Front, Guard, Surroundings, Tokens},
     inbox::{self, Inbox, Readiness},
     report::Report,
     upstream::Upstreams,
@@ -62,6 +62,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let [mcp, inbox] = bind(&config.listen).await?;
     let addresses = [local_addr(&mcp)?, local_addr(&inbox)?];
 
+    let state_key = state_key(&store)?;
     let made = if config.operators.is_empty() { Some(operator_token(&store)?) } else { None };
     let upstreams = Upstreams::start(&config.servers);
     let driver = Driver::new(config.clone(), journal.clone(), upstreams.clone());
@@ -72,7 +73,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
 
     let stop = CancellationToken::new();
     let bridge_token = address::random_token();
-    let front = Front::new(&config, driver.clone(), upstreams.clone(), &bridge_token, stop.clone());
+    let surroundings =
+        Surroundings { bridge_token: &bridge_token, state_key: &state_key, inbox: addresses[1] };
+    let front = Front::new(&config, driver.clone(), upstreams.clone(), &surroundings, stop.clone());
     let agents = tokio::spawn(front::serve(front, mcp, stop.clone(), DRAIN + Duration::from_secs(5)));
     let readiness = Arc::new(Readiness::default());
     let door = door(&config, &driver, made.as_ref().map(|made| &*made.text), &readiness);
@@ -208,6 +211,15 @@ fn operator_token(store: &Path) -> Result<address::OperatorToken, Failure> {
     address::operator_token(store).map_err(|error| {
         cannot_start(
             format!("the operator token beside {} cannot be used: {error}", store.display()),
+            "It must be readable by you alone (mode 0600); delete it to have a new one made.",
+        )
+    })
+}
+
+fn state_key(store: &Path) -> Result<String, Failure> {
+    address::state_key(store).map_err(|error| {
+        cannot_start(
+            format!("the key of request states beside {} cannot be used: {error}", store.display()),
             "It must be readable by you alone (mode 0600); delete it to have a new one made.",
         )
     })

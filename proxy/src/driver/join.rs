@@ -52,24 +52,28 @@ impl Driver {
         own.then(|| Ticket::started(Start::Reply(Box::new(self.replay(&call, &wish, None)))))
     }
 
-    /// Where a call stands, for the agent that made it.
-    pub(crate) async fn status(&self, caller: &Caller, id: CallId) -> Option<serde_json::Value> {
+    /// A call as it is now, for the agent that made it; none where it is not this principal's.
+    pub(crate) async fn look(&self, caller: &Caller, id: CallId) -> Option<Call> {
         let call = match self.find(id) {
             Some(live) => live.with(|shared| shared.call.clone()),
             None => load(&self.journal, id).await.ok().flatten()?,
         };
-        (call.accepted.caller.principal == caller.principal).then(|| {
-            serde_json::json!({
-                "call": id,
-                "state": call.state.name(),
-                "server": call.accepted.server,
-                "tool": call.accepted.tool,
-                "attempts": call.attempts,
-                "accepted_at_ms": call.accepted_at.0,
-                "since_ms": call.since.0,
-                "trouble": call.trouble.as_ref().map(|trouble| &trouble.message),
-            })
-        })
+        (call.accepted.caller.principal == caller.principal).then_some(call)
+    }
+
+    /// Where a call stands, for the agent that made it.
+    pub(crate) async fn status(&self, caller: &Caller, id: CallId) -> Option<serde_json::Value> {
+        let call = self.look(caller, id).await?;
+        Some(serde_json::json!({
+            "call": id,
+            "state": call.state.name(),
+            "server": call.accepted.server,
+            "tool": call.accepted.tool,
+            "attempts": call.attempts,
+            "accepted_at_ms": call.accepted_at.0,
+            "since_ms": call.since.0,
+            "trouble": call.trouble.as_ref().map(|trouble| &trouble.message),
+        }))
     }
 
     /// Takes a request as the call `id`, if it asks for the same.

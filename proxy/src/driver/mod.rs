@@ -35,7 +35,7 @@ pub(crate) use decide::DecideError;
 pub(crate) use journaling::{now, read};
 pub(crate) use live::Progress;
 pub(crate) use reissue::Evidence;
-pub(crate) use ticket::{Body, News, Receipt, Reply, Ticket};
+pub(crate) use ticket::{Body, HoldWait, News, Receipt, Reply, Ticket};
 
 use crate::{
     config::{Config, ServerConfig},

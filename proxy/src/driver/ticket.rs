@@ -125,6 +125,13 @@ impl Patience {
     pub(super) const COLLECTING: Self =
         Self { held: Duration::from_secs(2 * 3_600), running: Duration::from_secs(2 * 3_600) };
 
+    fn wait_for_a_person(&mut self, wait: HoldWait) {
+        self.held = match wait {
+            HoldWait::Policy => self.held,
+            HoldWait::Exactly(time) => time,
+        };
+    }
+
     /// As the call's policy has it.
     pub(super) fn of(call: &Call) -> Self {
         let plan = &call.accepted.plan;
@@ -135,11 +142,21 @@ impl Patience {
     }
 }
 
+/// How long a request waits for a person, where it is not as the call's policy has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HoldWait {
+    /// `hold_wait`.
+    Policy,
+    /// This long.
+    Exactly(Duration),
+}
+
 /// A request's wait. Dropping it ends the wait, not the call (unless `on_disconnect = "cancel"`).
 pub(crate) struct Ticket {
     /// The call, once it is known to exist.
     pub(crate) call: Option<CallId>,
     wait: Wait,
+    hold_wait: HoldWait,
 }
 
 enum Wait {
@@ -169,15 +186,16 @@ pub(super) struct Joined {
 
 impl Ticket {
     pub(super) fn refused(report: Report) -> Self {
-        Self { call: None, wait: Wait::Over(Some(Box::new(Reply::refusal(report)))) }
+        let wait = Wait::Over(Some(Box::new(Reply::refusal(report))));
+        Self { call: None, wait, hold_wait: HoldWait::Policy }
     }
 
     pub(super) fn starting(start: oneshot::Receiver<Start>) -> Self {
-        Self { call: None, wait: Wait::Starting(start) }
+        Self { call: None, wait: Wait::Starting(start), hold_wait: HoldWait::Policy }
     }
 
     pub(super) fn started(start: Start) -> Self {
-        let mut ticket = Self { call: None, wait: Wait::Over(None) };
+        let mut ticket = Self { call: None, wait: Wait::Over(None), hold_wait: HoldWait::Policy };
         ticket.take(start);
         ticket
     }
@@ -188,11 +206,22 @@ impl Ticket {
                 self.call = reply.call;
                 self.wait = Wait::Over(Some(reply));
             }
-            Start::Joined(joined) => {
+            Start::Joined(mut joined) => {
+                joined.patience.wait_for_a_person(self.hold_wait);
                 self.call = Some(joined.live.id);
                 self.wait = Wait::Joined(joined);
             }
         }
+    }
+
+    /// Changes how long this request waits for a person.
+    #[must_use]
+    pub(crate) fn with_hold_wait(mut self, wait: HoldWait) -> Self {
+        self.hold_wait = wait;
+        if let Wait::Joined(joined) = &mut self.wait {
+            joined.patience.wait_for_a_person(wait);
+        }
+        self
     }
 
     /// Waits until the request has become a call (or was refused): from then on its id is known.

@@ -17,6 +17,8 @@ use super::{
     http::Accepts,
     listen::Link,
     problem::Problem,
+    retry::{self, Retry},
+    surface::Surface,
     tools::{self, Found},
     wait::{self, Waiting},
 };
@@ -50,6 +52,8 @@ pub(super) struct Asked {
     pub(super) headers: Option<HeaderMap>,
     /// Whether `notifications/cancelled` can reach it.
     pub(super) cancellable: Cancellable,
+    /// What the client is given where the call waits for a person.
+    pub(super) surface: Surface,
 }
 
 /// Whether request ids are unique within the caller's channel.
@@ -72,6 +76,8 @@ pub(super) struct Begun {
     pub(super) patience_shown: Option<u32>,
     /// Where the request only collects a call: which, and until when.
     pub(super) collects: Option<(CallId, tokio::time::Instant)>,
+    /// Where the request goes on with an earlier one.
+    pub(super) retry: Option<Retry>,
 }
 
 /// Handles the request and gives the whole response.
@@ -101,7 +107,7 @@ pub(super) async fn handle(
 }
 
 /// Why there is no call to wait for.
-enum Refusal {
+pub(super) enum Refusal {
     /// The request is wrong.
     Problem(Problem),
     /// All is said: a whole response message.
@@ -138,6 +144,10 @@ async fn begin(
     };
     let token = meta.get("progressToken").filter(|token| token.is_string() || token.is_number());
     let progress_token = token.filter(|_| asked.accepts.events).map(Value::to_string);
+    let retried = if asked.era == Era::Modern { retry::brought(&mut params)? } else { None };
+    if let Some(brought) = retried {
+        return retry::rejoin(front, link, asked, (&name, &arguments), brought, progress_token).await;
+    }
     match name.as_str() {
         tools::WAIT => collect(front, link, asked, &arguments, progress_token).await,
         tools::STATUS => Err(Refusal::Answer(status(front, asked, &arguments).await?)),
@@ -159,22 +169,24 @@ async fn begin(
             };
             let ticket = front.driver.call(request).await;
             Ok(Begun {
-                ticket: Some(ticket),
+                ticket: Some(ticket.with_hold_wait(asked.surface.hold_wait())),
                 output,
                 progress_token,
                 patience_shown: Some(0),
                 collects: None,
+                retry: None,
             })
         }
     }
 }
 
 /// Whether the driver has to pass on progress.
-fn wanted(token: Option<&String>) -> Progress {
+pub(super) fn wanted(token: Option<&String>) -> Progress {
     if token.is_some() { Progress::Wanted } else { Progress::Unwanted }
 }
 
-async fn resolve(
+/// The tool that `name` stands for, as its server knows it, and what it says about its results. Checks the headers.
+pub(super) async fn resolve(
     front: &Arc<Front>,
     asked: &Asked,
     name: &str,
@@ -263,6 +275,7 @@ async fn collect(
                 progress_token,
                 patience_shown: Some(0),
                 collects,
+                retry: None,
             })
         }
         None => Err(Refusal::Answer(not_found(asked, call))),

@@ -79,7 +79,8 @@ pub(super) fn result(id: &str, text: &str, era: Era, meta: &[(&str, Value)]) -> 
     message
 }
 
-fn meta(reply: &Reply) -> Vec<(&'static str, Value)> {
+/// What we say about the call in `_meta`.
+pub(super) fn meta(reply: &Reply) -> Vec<(&'static str, Value)> {
     let mut meta = Vec::with_capacity(4);
     if let Some(call) = reply.call {
         meta.push((META_CALL, call.to_string().into()));

@@ -21,6 +21,7 @@ use super::{
     problem::Problem,
     rpc,
     stream::{self, Announcements},
+    surface::Surface,
     tools,
     visitor::{Refused, Visitor},
 };
@@ -246,6 +247,7 @@ impl<'a> Message<'a> {
                 header_key: era::single(&headers, "Idempotency-Key")?.map(str::to_owned),
                 headers: visitor.bridge.is_none().then_some(headers),
                 cancellable,
+                surface: Surface::of(era, &self.params, Surface::Result),
             };
             return Ok(call::handle(front, link, asked, self.params).await);
         }
@@ -260,6 +262,8 @@ fn evidence(id: Option<&str>, method: &str, params: &Map<String, Value>) -> Evid
     let name = params.get("name").and_then(Value::as_str);
     match id {
         None => Evidence::Nothing,
+        // A library goes on with an earlier request; that says nothing about what others of the same client heard.
+        Some(_) if params.get("requestState").is_some_and(Value::is_string) => Evidence::Request,
         Some(_) if method == "tools/call" && !matches!(name, Some(tools::WAIT | tools::STATUS)) => {
             Evidence::Call
         }

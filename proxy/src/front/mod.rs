@@ -9,6 +9,8 @@
 //! | `session` | legacy sessions, which channels are alive, what can be cancelled |
 //! | `tools` | the list of all servers' tools |
 //! | `call`, `wait` | `tools/call`, and the wait for its answer |
+//! | `surface` | what a client is given while its call waits for a person |
+//! | `retry`, `state` | a request that goes on with an earlier one, and the seal on what links the two |
 //! | `rpc` | every other method |
 //! | `deliver` | replies of the driver -> JSON-RPC messages |
 //! | `splice` | changing members of a JSON text without reading the rest |
@@ -23,15 +25,18 @@ mod guard;
 mod http;
 mod listen;
 mod problem;
+mod retry;
 mod rpc;
 mod session;
 mod splice;
+mod state;
 mod stream;
+mod surface;
 mod tools;
 mod visitor;
 mod wait;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -68,16 +73,28 @@ pub(crate) struct Front {
     presence: session::Presence,
     waiting: Arc<session::Waiting>,
     catalogue: tools::Catalogue,
+    seal: state::Seal,
+    inbox: SocketAddr,
     stop: CancellationToken,
 }
 
+/// What belongs to one `serve` and is in no configuration.
+pub(crate) struct Surroundings<'a> {
+    /// The secret in the address file.
+    pub(crate) bridge_token: &'a str,
+    /// The key that is kept beside the journal.
+    pub(crate) state_key: &'a str,
+    /// Where the inbox listens.
+    pub(crate) inbox: SocketAddr,
+}
+
 impl Front {
-    /// The front for `config`. `bridge_token` is the secret in the address file; `stop` ends notification streams.
+    /// The front for `config`. `stop` ends notification streams.
     pub(crate) fn new(
         config: &Config,
         driver: Arc<Driver>,
         upstreams: Arc<Upstreams>,
-        bridge_token: &str,
+        surroundings: &Surroundings<'_>,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let tokens = if config.agents.is_empty() { Tokens::None } else { Tokens::Required };
@@ -86,13 +103,15 @@ impl Front {
             upstreams,
             guard: Guard::new(config.listen.mcp, tokens),
             agents: config.agents.iter().map(|agent| (agent.name.clone(), agent.token_sha256)).collect(),
-            bridge: Sha256::digest(bridge_token).into(),
+            bridge: Sha256::digest(surroundings.bridge_token).into(),
             max_body: config.intake.max_body,
             max_depth: config.intake.max_depth,
             sessions: session::Sessions::default(),
             presence: session::Presence::default(),
             waiting: Arc::default(),
             catalogue: tools::Catalogue::default(),
+            seal: state::Seal::new(surroundings.state_key.as_bytes()),
+            inbox: surroundings.inbox,
             stop,
         })
     }

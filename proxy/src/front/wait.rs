@@ -17,6 +17,7 @@ use super::{
     session::Wait,
     splice::set_member,
     stream::keep_alive,
+    surface,
 };
 use crate::{
     driver::{Body, News, Receipt, Reply, Ticket},
@@ -128,10 +129,17 @@ impl Waiting {
         let body = Body::Handle(report);
         let reply =
             Reply { call: Some(call), state: state.name(), replayed: false, body, receipt: Receipt::none() };
-        self.message(&reply)
+        self.message(&reply).await
     }
 
-    fn message(&self, reply: &Reply) -> String {
+    async fn message(&self, reply: &Reply) -> String {
+        // `holdfast_wait` is a tool of its own, whose results are always results.
+        if self.begun.collects.is_none()
+            && matches!(reply.body, Body::Handle(_) | Body::Stopped(_))
+            && let Some(message) = surface::instead(&self.front, &self.asked, &self.begun, reply).await
+        {
+            return message;
+        }
         deliver::message(&self.asked.id, self.asked.era, self.begun.output, reply)
     }
 
@@ -184,7 +192,7 @@ pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
                 return body::empty(StatusCode::SERVICE_UNAVAILABLE);
             }
             Step::Reply(reply) => {
-                let message = waiting.message(&reply);
+                let message = waiting.message(&reply).await;
                 let status = deliver::status(waiting.asked.era, &reply);
                 return body::answer(&waiting.link, waiting.asked.accepts, status, message, reply.receipt);
             }
@@ -234,7 +242,7 @@ fn stream_from(waiting: Waiting, first: Option<Event>) -> Response<Outgoing> {
             match step {
                 Step::Reply(reply) if waiting.is_for_the_next_process(&reply) => return None,
                 Step::Reply(reply) => {
-                    let message = body::message_event(&waiting.message(&reply));
+                    let message = body::message_event(&waiting.message(&reply).await);
                     return Some((Event::Last(message, reply.receipt), (None, None, ticks)));
                 }
                 Step::Progress(params) => {

@@ -16,4 +16,5 @@ mod network;
 mod questions;
 mod reissues;
 mod servers;
+mod surfaces;
 mod tour;

@@ -1,0 +1,175 @@
+//! A `tools/call` that carries `requestState`: the same call again, as far as we are concerned, and never a second one.
+
+use std::{sync::Arc, time::Duration};
+
+use holdfast_store::{Call, Text, fingerprint};
+use serde_json::{Map, Value};
+
+use super::{
+    Front,
+    call::{Asked, Begun, Refusal, resolve, wanted},
+    deliver::Output,
+    listen::Link,
+    problem::{HEADER_MISMATCH, Problem},
+    state::{AskedFor, Pending, Unsealed},
+    surface::{QUESTION, ROUND},
+    tools,
+};
+use crate::driver::{HoldWait, now};
+
+/// What the retry brings along besides name and arguments.
+#[derive(Debug)]
+pub(super) struct Brought {
+    state: String,
+    visit: Option<Visit>,
+}
+
+/// A retry of a call that exists.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    /// What its state says.
+    pub(super) pending: Pending,
+    /// What the client says to our question.
+    pub(super) visit: Visit,
+}
+
+/// Whether the client sends its user to the page of the call. Not a decision about the call, whatever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Visit {
+    /// It does.
+    Agreed,
+    /// It does not, or its user does not want to.
+    Declined,
+    /// It does not say, or was not asked.
+    Unsaid,
+}
+
+/// Takes what belongs to a retry out of `params`; none where this is none.
+///
+/// # Errors
+/// Where it is not of the shape that 2026-07-28 gives it.
+pub(super) fn brought(params: &mut Map<String, Value>) -> Result<Option<Brought>, Problem> {
+    let responses = match params.remove("inputResponses") {
+        None | Some(Value::Null) => None,
+        Some(Value::Object(responses)) => Some(responses),
+        Some(_) => {
+            let message = "params.inputResponses must be an object";
+            return Err(Problem::invalid_params("invalid-arguments", message));
+        }
+    };
+    let state = match params.remove("requestState") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(state)) => state,
+        Some(_) => return Err(unusable("it is not a string")),
+    };
+    let visit = responses.and_then(|responses| Some(visit(responses.get(QUESTION)?)));
+    Ok(Some(Brought { state, visit }))
+}
+
+/// Reads the result of an elicitation. What a form may have brought is not looked at.
+pub(super) fn visit(result: &Value) -> Visit {
+    match result.get("action").and_then(Value::as_str) {
+        Some("accept") => Visit::Agreed,
+        _ => Visit::Declined,
+    }
+}
+
+/// Goes on waiting for the call that the state names.
+///
+/// # Errors
+/// Where the state is not to be used, or not for this.
+pub(super) async fn rejoin(
+    front: &Arc<Front>,
+    link: &Arc<Link>,
+    asked: &Asked,
+    named: (&str, &Value),
+    brought: Brought,
+    progress_token: Option<String>,
+) -> Result<Begun, Refusal> {
+    let pending =
+        front.seal.open(&asked.caller.principal, now(), &brought.state).map_err(
+            |unsealed| match unsealed {
+                Unsealed::Forged => unusable("it is not one that was given to this agent"),
+                Unsealed::Expired => unusable("its time is over"),
+            },
+        )?;
+    let gone = || unusable("its call is no longer kept");
+    let call = front.driver.look(&asked.caller, pending.call).await.ok_or_else(gone)?;
+    if !is_of(&call, named) {
+        return Err(unusable("it belongs to a call of another tool, or with other arguments").into());
+    }
+    let output = match resolve(front, asked, named.0, named.1).await {
+        Ok((_, _, output)) => output,
+        Err(problem) if problem.code == HEADER_MISMATCH => return Err(problem.into()),
+        // That a tool is gone says nothing about a call that was made of it.
+        Err(_) => Output::Free,
+    };
+    let visit = match pending.asked {
+        AskedFor::Visit => brought.visit.unwrap_or(Visit::Unsaid),
+        AskedFor::Nothing => Visit::Unsaid,
+    };
+    let wait = if visit == Visit::Declined { Duration::ZERO } else { ROUND };
+    let wanted = wanted(progress_token.as_ref());
+    let ticket = front.driver.collect(&asked.caller, link.number, pending.call, wanted).await;
+    Ok(Begun {
+        ticket: Some(ticket.ok_or_else(gone)?.with_hold_wait(HoldWait::Exactly(wait))),
+        output,
+        progress_token,
+        patience_shown: Some(0),
+        collects: None,
+        retry: Some(Retry { pending, visit }),
+    })
+}
+
+/// Whether a request with this name and these arguments would be this call.
+fn is_of(call: &Call, (name, arguments): (&str, &Value)) -> bool {
+    let accepted = &call.accepted;
+    tools::exposed(&accepted.server, &accepted.tool) == name
+        && fingerprint(&accepted.identity, &accepted.tool, &Text::of(arguments)) == accepted.fingerprint
+}
+
+fn unusable(why: &str) -> Problem {
+    let message = format!(
+        "requestState cannot be used: {why}. Send the call without it: as long as it waits, the identical call joins it"
+    );
+    Problem::invalid_params("request-state-invalid", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_retry_brings() {
+        let check = |params: Value, expected: Result<Option<(&str, Option<Visit>)>, ()>| {
+            let mut members = params.as_object().expect("an object").clone();
+            let found = brought(&mut members).map_err(|_| ());
+            let found = found.map(|brought| brought.map(|brought| (brought.state, brought.visit)));
+            assert_eq!(
+                found,
+                expected.map(|some| some.map(|(state, visit)| (state.to_owned(), visit))),
+                "{params}"
+            );
+        };
+        let answer = |action: &str| json!({ QUESTION: { "action": action, "content": { "approve": true } } });
+        check(json!({}), Ok(None));
+        check(json!({ "inputResponses": answer("accept") }), Ok(None));
+        check(json!({ "requestState": "s" }), Ok(Some(("s", None))));
+        check(json!({ "requestState": "s", "inputResponses": {} }), Ok(Some(("s", None))));
+        check(
+            json!({ "requestState": "s", "inputResponses": answer("accept") }),
+            Ok(Some(("s", Some(Visit::Agreed)))),
+        );
+        for no in ["decline", "cancel", "approve", ""] {
+            check(
+                json!({ "requestState": "s", "inputResponses": answer(no) }),
+                Ok(Some(("s", Some(Visit::Declined)))),
+            );
+        }
+        check(json!({ "requestState": "s", "inputResponses": { "other": {} } }), Ok(Some(("s", None))));
+        check(json!({ "requestState": 7 }), Err(()));
+        check(json!({ "requestState": "s", "inputResponses": [] }), Err(()));
+    }
+}

@@ -1,0 +1,174 @@
+//! How a held call looks to its client, by what the client declares (semantics section 7, "Waiting").
+//!
+//! Whatever it looks like, it is the same call in the journal: a client that loses what it was given repeats the call,
+//! or asks `holdfast_wait`, and joins it. What a client says to a question of ours is never an approval, because nobody
+//! can tell whether a person said it; decisions are made in the inbox.
+
+use std::{net::SocketAddr, time::Duration};
+
+use holdfast_store::{Call, CallId};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Front,
+    call::{Asked, Begun},
+    deliver,
+    era::{Era, META_CAPABILITIES},
+    retry::{Retry, Visit},
+    state::{AskedFor, Pending},
+};
+use crate::driver::{HoldWait, Reply, now};
+
+/// How long one round waits for a person: below the shortest time-out of a client that we know (60 s), long enough that
+/// the ten rounds that clients take part in are not over in an instant.
+pub(super) const ROUND: Duration = Duration::from_secs(25);
+/// Rounds of a client that sends its user to the inbox. After them it gets a held result, because its library would make
+/// an error of two rounds more.
+const ROUNDS_OF_VISITORS: u8 = 8;
+/// Rounds of a client that can only come again.
+const ROUNDS_OF_OTHERS: u8 = 1;
+/// How long an answer can be collected with a state, counted from the last moment at which the call can be approved.
+const COLLECT_WITHIN_MS: u64 = 24 * 3_600 * 1_000;
+/// The name of our one question.
+pub(super) const QUESTION: &str = "approval";
+
+/// What a client is given while its call waits for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surface {
+    /// 2026-07-28, URL elicitation: `input_required` with the address of the call's page, then long polls.
+    Visit,
+    /// 2026-07-28: after `hold_wait`, `input_required` with nothing but a state, one long poll, then a held result.
+    ComeAgain,
+    /// After `hold_wait` a held result.
+    Result,
+}
+
+impl Surface {
+    /// By what a request declares, or its session declared before.
+    pub(super) fn of(era: Era, params: &Map<String, Value>, session: Surface) -> Self {
+        let declared = params.get("_meta").and_then(|meta| meta.get(META_CAPABILITIES));
+        match era {
+            Era::Legacy => session,
+            Era::Modern if declared.is_some_and(visits_urls) => Self::Visit,
+            Era::Modern => Self::ComeAgain,
+        }
+    }
+
+    /// How long the first request waits for a person.
+    pub(super) fn hold_wait(self) -> HoldWait {
+        match self {
+            // Waiting would only keep the user from the page where it ends.
+            Self::Visit => HoldWait::Exactly(Duration::ZERO),
+            Self::ComeAgain | Self::Result => HoldWait::Policy,
+        }
+    }
+}
+
+/// Whether these client capabilities name URL elicitation; an empty `elicitation` means forms only.
+fn visits_urls(capabilities: &Value) -> bool {
+    capabilities.pointer("/elicitation/url").is_some_and(Value::is_object)
+}
+
+/// The response for a call that its request waits for no longer; none where it is Holdfast's own words as a result.
+pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: &Reply) -> Option<String> {
+    let surface = match asked.surface {
+        Surface::Result => return None,
+        surface => surface,
+    };
+    let call = front.driver.look(&asked.caller, reply.call?).await?;
+    let pending = match surface {
+        Surface::Visit | Surface::ComeAgain => next_round(surface, &call, begun.retry.as_ref())?,
+        Surface::Result => return None,
+    };
+    let mut result = Map::from_iter([("resultType".to_owned(), Value::from("input_required"))]);
+    if pending.asked == AskedFor::Visit {
+        result.insert("inputRequests".into(), json!({ QUESTION: question(front.inbox, &call) }));
+    }
+    let approvable = call.hold.as_ref().map_or(call.since, |hold| hold.approve_by()).max(now());
+    let expires = approvable.plus(COLLECT_WITHIN_MS);
+    result.insert("requestState".into(), front.seal.seal(&asked.caller.principal, &pending, expires).into());
+    Some(deliver::result(&asked.id, &Value::Object(result).to_string(), asked.era, &deliver::meta(reply)))
+}
+
+/// What the client is to do next; none where it is told how the call stands instead.
+fn next_round(surface: Surface, call: &Call, retry: Option<&Retry>) -> Option<Pending> {
+    if !call.state.is_held() {
+        return None;
+    }
+    let (most, first) = match surface {
+        Surface::Visit => (ROUNDS_OF_VISITORS, AskedFor::Visit),
+        // An operator who lets nobody wait wants no long polls either.
+        _ if call.accepted.plan.hold_wait_ms == 0 => return None,
+        _ => (ROUNDS_OF_OTHERS, AskedFor::Nothing),
+    };
+    let (rounds, asked) = match retry {
+        None => (0, first),
+        Some(Retry { visit: Visit::Declined, .. }) => return None,
+        // The page is open: to send its user there every half minute would be a nuisance.
+        Some(Retry { visit: Visit::Agreed, pending }) => (pending.rounds, AskedFor::Nothing),
+        Some(Retry { visit: Visit::Unsaid, pending }) if surface == Surface::Visit => {
+            (pending.rounds, pending.asked)
+        }
+        Some(Retry { visit: Visit::Unsaid, pending }) => (pending.rounds, AskedFor::Nothing),
+    };
+    (rounds < most).then_some(Pending { call: call.id, rounds: rounds + 1, asked })
+}
+
+/// `elicitation/create` as it stands among `inputRequests`.
+fn question(inbox: SocketAddr, call: &Call) -> Value {
+    let params = json!({ "mode": "url", "message": words(call), "url": page(inbox, call.id) });
+    json!({ "method": "elicitation/create", "params": params })
+}
+
+fn words(call: &Call) -> String {
+    let accepted = &call.accepted;
+    format!(
+        "`{}` of server `{}` waits for a person's approval (call {}). Open the inbox to see exactly what would be done, \
+         and to decide.",
+        accepted.tool, accepted.server, call.id
+    )
+}
+
+/// The page of the call. No credential is in it: whoever opens it has to be an operator.
+fn page(inbox: SocketAddr, call: CallId) -> String {
+    let host = match inbox {
+        // Not an address that anybody could open.
+        any if any.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], any.port())),
+        one => one,
+    };
+    format!("http://{host}/calls/{call}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(capabilities: Value, expected: Surface) {
+        let params = json!({ "_meta": { META_CAPABILITIES: capabilities } });
+        let params = params.as_object().expect("an object");
+        assert_eq!(Surface::of(Era::Modern, params, Surface::Result), expected, "{params:?}");
+        assert_eq!(Surface::of(Era::Legacy, params, Surface::Result), Surface::Result, "{params:?}");
+    }
+
+    #[test]
+    fn what_a_client_declares_decides() {
+        check(json!({}), Surface::ComeAgain);
+        check(json!({ "elicitation": {} }), Surface::ComeAgain);
+        check(json!({ "elicitation": { "form": {} } }), Surface::ComeAgain);
+        check(json!({ "elicitation": { "url": true } }), Surface::ComeAgain);
+        check(json!({ "elicitation": { "form": {}, "url": {} } }), Surface::Visit);
+    }
+
+    #[test]
+    fn the_page_is_one_that_can_be_opened() {
+        let call = CallId::from_bytes([1; 16]);
+        let check = |inbox: &str, expected: &str| {
+            let page = page(inbox.parse().expect("an address"), call);
+            assert_eq!(page, format!("http://{expected}/calls/{call}"));
+        };
+        check("127.0.0.1:7412", "127.0.0.1:7412");
+        check("0.0.0.0:80", "127.0.0.1:80");
+        check("[::]:80", "127.0.0.1:80");
+        check("[::1]:80", "[::1]:80");
+    }
+}
