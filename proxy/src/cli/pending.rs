@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdfast_policy::Gate;
+use holdfast_store::ShownKind;
 use serde_json::json;
 
 use super::{
@@ -60,7 +61,7 @@ fn tell_held(held: &[&Waiting]) {
         })
         .collect();
     let headings = ["HELD", "ASKED", "WHO", "TOOL", "DECIDE WITHIN", "APPROVALS"];
-    interleave(&table(headings, &rows), held.iter().map(|waiting| visible(&waiting.arguments)));
+    interleave(&table(headings, &rows), held.iter().map(|waiting| subject(waiting)));
     out::talk("\nholdfast show ID · holdfast approve ID · holdfast reject ID --reason WHY");
 }
 
@@ -83,19 +84,40 @@ fn tell_doubtful(doubtful: &[&Waiting]) {
         })
         .collect();
     let headings = ["IN DOUBT", "SINCE", "WHO", "TOOL", "WHY"];
-    interleave(&table(headings, &rows), doubtful.iter().map(|waiting| visible(&waiting.arguments)));
+    interleave(&table(headings, &rows), doubtful.iter().map(|waiting| subject(waiting)));
     out::talk(
         "\nFind out at the server, then: holdfast resolve ID --happened ANSWER | --not-sent | --give-up",
     );
 }
 
-/// Each row is followed by the whole argument text: nothing that is decided on is cut.
-fn interleave(table: &str, arguments: impl Iterator<Item = String>) {
+/// The whole argument text, as nothing that is decided on is cut; who edited it; and what it would do.
+fn subject(waiting: &Waiting) -> Vec<String> {
+    let mut lines = vec![visible(&waiting.arguments)];
+    lines.extend(waiting.edited.as_ref().map(|by| format!("edited by {}", visible(&by.name))));
+    let shown = waiting.hold.as_ref().and_then(|hold| hold.preview.as_ref());
+    lines.extend(shown.map(|shown| match shown.kind {
+        ShownKind::Failed => format!("no preview: {}", visible(&shown.text)),
+        ShownKind::Preview => {
+            let value = shown.text.value();
+            let words = value["content"][0]["text"].as_str();
+            let whole = value["content"].as_array().is_some_and(|content| content.len() == 1);
+            match words {
+                // `show` has the structured part, too.
+                Some(words) if whole => format!("preview: {}", visible(words)),
+                _ => format!("preview: {}", visible(&shown.text)),
+            }
+        }
+    }));
+    lines
+}
+
+/// Each row is followed by what it is about.
+fn interleave(table: &str, arguments: impl Iterator<Item = Vec<String>>) {
     let mut lines = table.lines();
     lines.next().into_iter().for_each(out::data);
     for (line, arguments) in lines.zip(arguments) {
         out::data(line);
-        out::data(&format!("          {arguments}"));
+        arguments.iter().for_each(|line| out::data(&format!("          {line}")));
     }
 }
 
