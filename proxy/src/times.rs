@@ -39,6 +39,11 @@ pub(crate) fn local(at: Millis) -> String {
     zoned(at).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// Date and time in UTC as ISO 8601 has it, for programs.
+pub(crate) fn iso(at: Millis) -> String {
+    timestamp(at).to_string()
+}
+
 /// Time of day here, to the millisecond.
 pub(crate) fn clock(at: Millis) -> String {
     zoned(at).strftime("%H:%M:%S%.3f").to_string()
@@ -50,8 +55,12 @@ pub(crate) fn zone(at: Millis) -> String {
 }
 
 fn zoned(at: Millis) -> Zoned {
+    timestamp(at).to_zoned(TimeZone::system())
+}
+
+fn timestamp(at: Millis) -> Timestamp {
     let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_zoned(TimeZone::system())
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

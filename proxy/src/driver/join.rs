@@ -76,6 +76,18 @@ impl Driver {
         }))
     }
 
+    /// An agent withdraws a call of its own. False where it is not this principal's; one that is past withdrawing stays
+    /// as it is.
+    pub(crate) async fn withdraw(&self, caller: &Caller, id: CallId) -> bool {
+        if self.look(caller, id).await.is_none() {
+            return false;
+        }
+        if let Err(error) = self.cancel(id, words::agent(&caller.principal)).await {
+            tracing::debug!(call = %id, ?error, "a withdrawal came too late");
+        }
+        true
+    }
+
     /// Takes a request as the call `id`, if it asks for the same.
     pub(super) async fn join(self: &Arc<Self>, id: CallId, fingerprint: Hash32, wish: Wish, by: By) -> Start {
         let (source, place) = match by {

@@ -36,6 +36,7 @@ pub(crate) use journaling::{now, read};
 pub(crate) use live::Progress;
 pub(crate) use reissue::Evidence;
 pub(crate) use ticket::{Body, HoldWait, News, Receipt, Reply, Ticket};
+pub(crate) use words::has_reply;
 
 use crate::{
     config::{Config, ServerConfig},

@@ -21,6 +21,11 @@ pub(super) fn reply(call: &Call) -> Option<Body> {
     }
 }
 
+/// Whether there is something to tell to whoever waits for the call.
+pub(crate) fn has_reply(call: &Call) -> bool {
+    reply(call).is_some()
+}
+
 /// The words for a call that waits for a person.
 pub(super) fn held(call: &Call) -> Report {
     let until = call.hold.as_ref().map(|hold| show(hold.approve_by().since(hold.asked)));

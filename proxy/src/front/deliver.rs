@@ -1,5 +1,7 @@
 //! Replies of the driver as JSON-RPC messages: the era and our `_meta` go on here, and nothing comes off.
 
+use std::borrow::Cow;
+
 use holdfast_store::{Answer, AnswerKind};
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
@@ -39,11 +41,22 @@ pub(super) enum Output {
 pub(super) fn message(id: &str, era: Era, output: Output, reply: &Reply) -> String {
     match &reply.body {
         Body::Answer(Answer { kind: AnswerKind::Error, text }) => wire::error(id, text),
-        Body::Answer(Answer { text, .. }) => result(id, text, era, &meta(reply)),
-        Body::Report(report) => result(id, &words(report, true), era, &meta(reply)),
-        Body::Handle(report) | Body::Stopped(report) => {
-            result(id, &words(report, output == Output::Structured), era, &meta(reply))
-        }
+        _ => result(id, &text(output, reply), era, &meta(reply)),
+    }
+}
+
+/// The result alone, as a message would carry it.
+pub(super) fn content(era: Era, reply: &Reply) -> String {
+    let mut content = String::new();
+    dress(&mut content, &text(Output::Free, reply), era, &meta(reply));
+    content
+}
+
+fn text(output: Output, reply: &Reply) -> Cow<'_, str> {
+    match &reply.body {
+        Body::Answer(Answer { text, .. }) => Cow::Borrowed(text),
+        Body::Report(report) => words(report, true).into(),
+        Body::Handle(report) | Body::Stopped(report) => words(report, output == Output::Structured).into(),
     }
 }
 
@@ -70,13 +83,17 @@ pub(super) fn result(id: &str, text: &str, era: Era, meta: &[(&str, Value)]) -> 
     message.push_str(r#"{"jsonrpc":"2.0","id":"#);
     message.push_str(id);
     message.push_str(r#","result":"#);
+    dress(&mut message, text, era, meta);
+    message.push('}');
+    message
+}
+
+fn dress(out: &mut String, text: &str, era: Era, meta: &[(&str, Value)]) {
     let modern = era == Era::Modern;
     let server =
         [(META_SERVER, Value::from_iter([("name", "holdfast"), ("version", env!("CARGO_PKG_VERSION"))]))];
     let dressing = Dressing { modern, ours: meta, defaults: if modern { &server } else { &[] } };
-    splice_result(&mut message, text, &dressing);
-    message.push('}');
-    message
+    splice_result(out, text, &dressing);
 }
 
 /// What we say about the call in `_meta`.

@@ -11,6 +11,7 @@
 //! | `call`, `wait` | `tools/call`, and the wait for its answer |
 //! | `surface` | what a client is given while its call waits for a person |
 //! | `retry`, `state` | a request that goes on with an earlier one, and the seal on what links the two |
+//! | `tasks` | the Tasks extension |
 //! | `rpc` | every other method |
 //! | `deliver` | replies of the driver -> JSON-RPC messages |
 //! | `splice` | changing members of a JSON text without reading the rest |
@@ -32,6 +33,7 @@ mod splice;
 mod state;
 mod stream;
 mod surface;
+mod tasks;
 mod tools;
 mod visitor;
 mod wait;
@@ -75,6 +77,7 @@ pub(crate) struct Front {
     catalogue: tools::Catalogue,
     seal: state::Seal,
     inbox: SocketAddr,
+    keep_answers_ms: u64,
     stop: CancellationToken,
 }
 
@@ -112,6 +115,7 @@ impl Front {
             catalogue: tools::Catalogue::default(),
             seal: state::Seal::new(surroundings.state_key.as_bytes()),
             inbox: surroundings.inbox,
+            keep_answers_ms: config.store.keep_answers_ms,
             stop,
         })
     }

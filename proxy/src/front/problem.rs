@@ -50,6 +50,12 @@ impl Problem {
         Self::new(StatusCode::OK, wire::INVALID_PARAMS, ours, message)
     }
 
+    /// A capability that the client would have to declare for this: 400.
+    pub(super) fn missing_capability(required: Value) -> Self {
+        Self::plain(StatusCode::BAD_REQUEST, MISSING_CAPABILITY, "Missing required client capability")
+            .with("requiredCapabilities", required)
+    }
+
     /// A header that does not fit the body: 400.
     pub(super) fn header(message: impl Into<String>) -> Self {
         Self::plain(StatusCode::BAD_REQUEST, HEADER_MISMATCH, message)

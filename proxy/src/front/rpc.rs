@@ -16,6 +16,7 @@ use super::{
     listen::Link,
     problem::Problem,
     stream::{self, Announcements},
+    tasks,
 };
 use crate::{driver::Receipt, wire};
 
@@ -49,7 +50,15 @@ pub(super) async fn handle(
         (Era::Legacy, "initialize") => return Ok(initialize(front, link, request, params)),
         (Era::Legacy, "ping") => "{}".to_owned(),
         (Era::Modern, "server/discover") => discover(),
-        (Era::Modern, "subscriptions/listen") => return Ok(listen(front, link, request, params)),
+        (Era::Modern, "subscriptions/listen") => {
+            if params.get("notifications").is_some_and(|wanted| wanted.get("taskIds").is_some()) {
+                tasks::must_be_known(params)?;
+            }
+            return Ok(listen(front, link, request, params));
+        }
+        (Era::Modern, "tasks/get" | "tasks/update" | "tasks/cancel") => {
+            return tasks::handle(front, link, request, method, params).await;
+        }
         (era, "tools/list") => {
             if params.get("cursor").is_some_and(|cursor| !cursor.is_null()) {
                 return Err(Problem::invalid_params(
@@ -77,7 +86,7 @@ fn initialize(
     let version = era::negotiate(params.get("protocolVersion").and_then(Value::as_str).unwrap_or_default());
     let result = json!({
         "protocolVersion": version,
-        "capabilities": capabilities(),
+        "capabilities": capabilities(Era::Legacy),
         "serverInfo": server_info(),
         "instructions": INSTRUCTIONS,
     });
@@ -96,7 +105,7 @@ fn initialize(
 fn discover() -> String {
     let result = json!({
         "supportedVersions": era::supported(),
-        "capabilities": capabilities(),
+        "capabilities": capabilities(Era::Modern),
         "instructions": INSTRUCTIONS,
         "resultType": "complete",
         "ttlMs": 0,
@@ -106,8 +115,12 @@ fn discover() -> String {
     result.to_string()
 }
 
-fn capabilities() -> Value {
-    json!({ "tools": { "listChanged": true } })
+fn capabilities(era: Era) -> Value {
+    let tools = json!({ "listChanged": true });
+    match era {
+        Era::Legacy => json!({ "tools": tools }),
+        Era::Modern => json!({ "tools": tools, "extensions": { tasks::EXTENSION: {} } }),
+    }
 }
 
 /// `serverInfo`.

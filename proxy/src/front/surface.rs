@@ -16,6 +16,7 @@ use super::{
     era::{Era, META_CAPABILITIES},
     retry::{Retry, Visit},
     state::{AskedFor, Pending},
+    tasks,
 };
 use crate::driver::{HoldWait, Reply, now};
 
@@ -35,6 +36,8 @@ pub(super) const QUESTION: &str = "approval";
 /// What a client is given while its call waits for a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surface {
+    /// 2026-07-28 with the Tasks extension: a task, at once.
+    Task,
     /// 2026-07-28, URL elicitation: `input_required` with the address of the call's page, then long polls.
     Visit,
     /// 2026-07-28: after `hold_wait`, `input_required` with nothing but a state, one long poll, then a held result.
@@ -49,6 +52,7 @@ impl Surface {
         let declared = params.get("_meta").and_then(|meta| meta.get(META_CAPABILITIES));
         match era {
             Era::Legacy => session,
+            Era::Modern if declared.is_some_and(tasks::are_known_to) => Self::Task,
             Era::Modern if declared.is_some_and(visits_urls) => Self::Visit,
             Era::Modern => Self::ComeAgain,
         }
@@ -57,8 +61,8 @@ impl Surface {
     /// How long the first request waits for a person.
     pub(super) fn hold_wait(self) -> HoldWait {
         match self {
-            // Waiting would only keep the user from the page where it ends.
-            Self::Visit => HoldWait::Exactly(Duration::ZERO),
+            // Waiting would only keep the user from the page where it ends, or the agent from other work.
+            Self::Task | Self::Visit => HoldWait::Exactly(Duration::ZERO),
             Self::ComeAgain | Self::Result => HoldWait::Policy,
         }
     }
@@ -76,10 +80,10 @@ pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: 
         surface => surface,
     };
     let call = front.driver.look(&asked.caller, reply.call?).await?;
-    let pending = match surface {
-        Surface::Visit | Surface::ComeAgain => next_round(surface, &call, begun.retry.as_ref())?,
-        Surface::Result => return None,
-    };
+    if surface == Surface::Task {
+        return Some(deliver::result(&asked.id, &tasks::created(&call), asked.era, &deliver::meta(reply)));
+    }
+    let pending = next_round(surface, &call, begun.retry.as_ref())?;
     let mut result = Map::from_iter([("resultType".to_owned(), Value::from("input_required"))]);
     if pending.asked == AskedFor::Visit {
         result.insert("inputRequests".into(), json!({ QUESTION: question(front.inbox, &call) }));
@@ -157,6 +161,9 @@ mod tests {
         check(json!({ "elicitation": { "form": {} } }), Surface::ComeAgain);
         check(json!({ "elicitation": { "url": true } }), Surface::ComeAgain);
         check(json!({ "elicitation": { "form": {}, "url": {} } }), Surface::Visit);
+        let tasks = json!({ tasks::EXTENSION: {} });
+        check(json!({ "extensions": tasks }), Surface::Task);
+        check(json!({ "extensions": tasks, "elicitation": { "url": {} } }), Surface::Task);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What agents get while their calls are held, by what they declare, and that all of it outlives a kill -9.
 
 mod rounds;
+mod tasks;
 
 use holdfast_tests::{Answer, Desk, World, eventually_some};
 use serde_json::{Value, json};
