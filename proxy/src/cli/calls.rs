@@ -1,13 +1,13 @@
 //! `holdfast calls`: the journal, newest first, or as it grows.
 
-use std::{collections::HashMap, process::ExitCode, time::Duration};
+use std::{collections::HashMap, process::ExitCode};
 
 use clap::Args;
 use holdfast_store::{CallId, Filter, Summary};
 
 use super::{
     Done, Failure, Global, Output, out,
-    source::Source,
+    source::{FOLLOW_PERIOD, Source},
     words::{ago, local, table},
 };
 use crate::{
@@ -17,7 +17,6 @@ use crate::{
         ids::short,
         visible::visible,
     },
-    report::Report,
 };
 
 /// Arguments of `calls`.
@@ -71,8 +70,6 @@ pub(super) fn run(global: &Global, args: &CallsArgs) -> Done {
 }
 
 const HEADINGS: [&str; 7] = ["CALL", "WHEN", "STATE", "WHO", "TOOL", "ATTEMPTS", "RUN"];
-/// How often a followed journal is looked at.
-const PERIOD: Duration = Duration::from_millis(500);
 
 fn filter(args: &CallsArgs) -> Result<Filter, Failure> {
     Ok(Filter {
@@ -96,11 +93,7 @@ fn is_open(filter: &Filter) -> bool {
 
 /// Prints what is there, oldest first, then each call again whenever it has more entries.
 fn follow(source: &Source, filter: &Filter, output: Output) -> Done {
-    if let Source::File(_) = source {
-        let report = Report::new("not-running", "a journal that nobody serves does not grow")
-            .hint("Start `holdfast serve`, or leave --follow out.");
-        return Err(report.into());
-    }
+    source.serving()?;
     let mut known: HashMap<CallId, u32> = HashMap::new();
     loop {
         let mut calls = source.calls(filter)?.calls;
@@ -114,7 +107,7 @@ fn follow(source: &Source, filter: &Filter, output: Output) -> Done {
         }
         // Only what can still be listed is remembered.
         known = calls.into_iter().map(|call| (call.call, call.entries)).collect();
-        std::thread::sleep(PERIOD);
+        std::thread::sleep(FOLLOW_PERIOD);
     }
 }
 

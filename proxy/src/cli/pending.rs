@@ -1,6 +1,6 @@
 //! `holdfast pending`: what waits for a person?
 
-use std::process::ExitCode;
+use std::{collections::HashSet, process::ExitCode};
 
 use clap::Args;
 use holdfast_policy::Gate;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     Done, Global, Output, out,
-    source::Source,
+    source::{FOLLOW_PERIOD, Source},
     words::{ago, table, until},
 };
 use crate::driver::now;
@@ -22,22 +22,53 @@ use crate::inbox::{
 /// Arguments of `pending`.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct PendingArgs {
+    /// Go on printing what comes to wait; needs a running `serve`
+    #[arg(long, short)]
+    follow: bool,
     #[command(flatten)]
     output: Output,
 }
 
 pub(super) fn run(global: &Global, args: PendingArgs) -> Done {
-    let pending = Source::open(global)?.pending()?;
+    let source = Source::open(global)?;
+    if args.follow {
+        return follow(&source, args.output);
+    }
+    let pending = source.pending()?;
     if args.output.json {
         out::json(&json!({ "pending": pending }));
     } else if pending.is_empty() {
         out::data("Nothing waits for you.");
     } else {
-        let (held, doubtful): (Vec<_>, Vec<_>) = pending.iter().partition(|waiting| waiting.hold.is_some());
-        tell_held(&held);
-        tell_doubtful(&doubtful);
+        tell(&pending.iter().collect::<Vec<_>>());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what waits, then each thing that comes to wait, and again what is asked anew.
+fn follow(source: &Source, output: Output) -> Done {
+    source.serving()?;
+    let mut known = HashSet::new();
+    loop {
+        let pending = source.pending()?;
+        let question = |waiting: &Waiting| (waiting.call.call, waiting.hold.as_ref().map(|hold| hold.digest));
+        let new: Vec<&Waiting> =
+            pending.iter().filter(|waiting| !known.contains(&question(waiting))).collect();
+        if output.json {
+            let line = |waiting| serde_json::to_string(waiting).expect("our own shapes always serialise");
+            new.iter().for_each(|waiting| out::data(&line(waiting)));
+        } else {
+            tell(&new);
+        }
+        known = pending.iter().map(question).collect();
+        std::thread::sleep(FOLLOW_PERIOD);
+    }
+}
+
+fn tell(pending: &[&Waiting]) {
+    let (held, doubtful): (Vec<_>, Vec<_>) = pending.iter().partition(|waiting| waiting.hold.is_some());
+    tell_held(&held);
+    tell_doubtful(&doubtful);
 }
 
 fn tell_held(held: &[&Waiting]) {

@@ -4,6 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use holdfast_policy::Problem;
@@ -25,6 +26,9 @@ use crate::{
 /// The variable that holds an operator's token for commands.
 pub(crate) const TOKEN_VARIABLE: &str = "HOLDFAST_OPERATOR_TOKEN";
 
+/// How often a followed journal is looked at.
+pub(super) const FOLLOW_PERIOD: Duration = Duration::from_millis(500);
+
 /// Where to read.
 pub(super) enum Source {
     /// From the running `serve`.
@@ -44,6 +48,17 @@ impl Source {
             Presence::Running(address) => Ok(Self::Serve(client(&address)?)),
             Presence::Starting => Err(starting().into()),
             Presence::Absent => Ok(Self::File(open(&store)?)),
+        }
+    }
+
+    /// # Errors
+    /// Where there is only a file, which does not grow.
+    pub(super) fn serving(&self) -> Result<(), Failure> {
+        match self {
+            Self::Serve(_) => Ok(()),
+            Self::File(_) => Err(Report::new("not-running", "a journal that nobody serves does not grow")
+                .hint("Start `holdfast serve`, or leave --follow out.")
+                .into()),
         }
     }
 

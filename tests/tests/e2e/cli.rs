@@ -198,6 +198,28 @@ fn pending_follows_what_happens() {
 }
 
 #[test]
+fn who_follows_is_told_of_each_question_once() {
+    use std::io::{BufRead, BufReader};
+    let world = World::bank(RULES);
+    let resting = world.run(&["pending", "--follow"]);
+    assert_eq!(resting.code, Some(1));
+    assert!(resting.stderr.contains("not-running"), "{}", resting.stderr);
+    let served = world.serve();
+    let mut follower = world.holdfast(&["pending", "--follow", "--json"]);
+    let mut follower = follower.stdout(std::process::Stdio::piped()).spawn().expect("holdfast starts");
+    let mut lines = BufReader::new(follower.stdout.take().expect("it is piped")).lines();
+    let mut agent = Agent::modern(&served, "agent");
+    for n in 0..3 {
+        let call = agent.call("bank__transfer", payment_of(200 + n, "INV")).call();
+        let line = lines.next().expect("it follows").expect("text");
+        let told: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(told["call"]["call"], json!(call), "{told}");
+    }
+    follower.kill().expect("it runs");
+    follower.wait().expect("it is ours");
+}
+
+#[test]
 fn the_files_beside_the_journal_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::bank(ALLOW);
