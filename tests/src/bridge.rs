@@ -42,10 +42,16 @@ impl Bridge {
 
     /// Starts `command` and shakes hands, as a client of 2025-11-25.
     pub fn legacy(command: &mut Command) -> Bridge {
+        Self::legacy_that_can(command, json!({}))
+    }
+
+    /// The same with these capabilities.
+    pub fn legacy_that_can(command: &mut Command, capabilities: Value) -> Bridge {
         let mut bridge = Self::modern(command);
         bridge.modern = false;
         let info = json!({ "name": "e2e", "version": "1" });
-        let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info });
+        let params =
+            json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info });
         let answer = bridge.request("initialize", params);
         assert_eq!(answer.result()["protocolVersion"], "2025-11-25");
         bridge.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));

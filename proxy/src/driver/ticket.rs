@@ -129,6 +129,7 @@ impl Patience {
         self.held = match wait {
             HoldWait::Policy => self.held,
             HoldWait::Exactly(time) => time,
+            HoldWait::AtLeast(time) => self.held.max(time),
         };
     }
 
@@ -149,6 +150,8 @@ pub(crate) enum HoldWait {
     Policy,
     /// This long.
     Exactly(Duration),
+    /// This long, or longer where policy says so.
+    AtLeast(Duration),
 }
 
 /// A request's wait. Dropping it ends the wait, not the call (unless `on_disconnect = "cancel"`).
@@ -232,6 +235,15 @@ impl Ticket {
                 Start::Reply(Box::new(Reply::refusal(Report::shutting_down())))
             });
             self.take(start);
+        }
+    }
+
+    /// Whether the call waits for a person now. Cancel-safe.
+    pub(crate) async fn is_held(&mut self) -> bool {
+        self.known().await;
+        match &self.wait {
+            Wait::Joined(joined) => joined.live.with(|shared| shared.call.state.is_held()),
+            Wait::Over(_) | Wait::Starting(_) => false,
         }
     }
 

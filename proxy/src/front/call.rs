@@ -20,7 +20,7 @@ use super::{
     retry::{self, Retry},
     surface::Surface,
     tools::{self, Found},
-    wait::{self, Waiting},
+    wait::{self, Offering, Waiting},
 };
 use crate::{
     driver::{Progress, Receipt, Request, Ticket},
@@ -94,8 +94,10 @@ pub(super) async fn handle(
     };
     match begin(front, link, &asked, params).await {
         Ok(begun) => {
-            wait::respond(Waiting { front: front.clone(), asked, begun, link: link.clone(), wait: by_id })
-                .await
+            let offered = asked.surface == Surface::Offer && begun.collects.is_none();
+            let offering = if offered { Offering::Due } else { Offering::None };
+            let (front, link) = (front.clone(), link.clone());
+            wait::respond(Waiting { front, asked, begun, link, wait: by_id, offering }).await
         }
         Err(Refusal::Problem(problem)) => {
             body::answer(link, asked.accepts, problem.status, problem.message_to(&asked.id), Receipt::none())

@@ -18,7 +18,9 @@ use super::{
     call::{self, Asked, Cancellable},
     era::{self, Carrier, Era},
     listen::Link,
+    offer,
     problem::Problem,
+    retry::Visit,
     rpc,
     stream::{self, Announcements},
     surface::Surface,
@@ -160,6 +162,8 @@ struct Message<'a> {
     /// None for responses.
     method: Option<Cow<'a, str>>,
     params: Map<String, Value>,
+    /// The response that this is: its id and what it says to an offer.
+    response: Option<(&'a str, Visit)>,
 }
 
 impl<'a> Message<'a> {
@@ -188,12 +192,14 @@ impl<'a> Message<'a> {
             return Err(Problem::invalid_request("`jsonrpc` must be \"2.0\""));
         }
         let Some(method) = envelope.method.clone() else {
-            return match envelope.result.or(envelope.error) {
-                Some(_) => Ok(Self { id: None, method: None, params: Map::new() }),
-                None => {
-                    Err(Problem::invalid_request("there is neither a `method` nor a `result` nor an `error`"))
-                }
-            };
+            if envelope.result.or(envelope.error).is_none() {
+                return Err(Problem::invalid_request(
+                    "there is neither a `method` nor a `result` nor an `error`",
+                ));
+            }
+            let result = envelope.result.and_then(|result| wire::read_strictly(result.get(), max_depth).ok());
+            let response = id.map(|id| (id, offer::read(result.as_ref())));
+            return Ok(Self { id: None, method: None, params: Map::new(), response });
         };
         if id.is_none() && !method.starts_with("notifications/") {
             return Err(Problem::invalid_request(format!("the request {method:?} needs an `id`")));
@@ -206,7 +212,7 @@ impl<'a> Message<'a> {
                 Err(fault) => return Err(Problem::fault(&fault)),
             },
         };
-        Ok(Self { id, method: Some(method), params })
+        Ok(Self { id, method: Some(method), params, response: None })
     }
 
     async fn handle(
@@ -218,12 +224,16 @@ impl<'a> Message<'a> {
         accepts: Accepts,
     ) -> Result<Response<Outgoing>, Problem> {
         let Some(method) = self.method else {
-            // We ask clients nothing, so a response answers nobody; it is evidence that its sender lives, no more.
+            // What answers none of our offers answers nobody; it is evidence that its sender lives, no more.
+            let sender = caller(front, visitor, Era::Legacy, "", &self.params, &headers);
+            if let (Some((id, visit)), Ok((caller, ..))) = (self.response, sender) {
+                front.offers.answered(&caller.channel, id, visit);
+            }
             return Ok(body::empty(StatusCode::ACCEPTED));
         };
         let carrier = if visitor.bridge.is_some() { Carrier::Bridge } else { Carrier::Http(&headers) };
         let era = era::of(carrier, &method, &self.params, self.id.is_some())?;
-        let (caller, cancellable) = caller(front, visitor, era, &method, &self.params, &headers)?;
+        let (caller, cancellable, surface) = caller(front, visitor, era, &method, &self.params, &headers)?;
         if link.carries(&caller.channel) {
             front.presence.enter(&caller.channel);
         }
@@ -247,7 +257,7 @@ impl<'a> Message<'a> {
                 header_key: era::single(&headers, "Idempotency-Key")?.map(str::to_owned),
                 headers: visitor.bridge.is_none().then_some(headers),
                 cancellable,
-                surface: Surface::of(era, &self.params, Surface::Result),
+                surface: Surface::of(era, &self.params, surface).over(accepts),
             };
             return Ok(call::handle(front, link, asked, self.params).await);
         }
@@ -271,7 +281,7 @@ fn evidence(id: Option<&str>, method: &str, params: &Map<String, Value>) -> Evid
     }
 }
 
-/// On whose behalf a message comes, as exactly as can be told.
+/// On whose behalf a message comes, as exactly as can be told, and what its session declared.
 fn caller(
     front: &Front,
     visitor: &Visitor,
@@ -279,20 +289,22 @@ fn caller(
     method: &str,
     params: &Map<String, Value>,
     headers: &HeaderMap,
-) -> Result<(Caller, Cancellable), Problem> {
+) -> Result<(Caller, Cancellable, Surface), Problem> {
     let principal = visitor.principal.clone();
     if let Some(bridge) = &visitor.bridge {
         let client = if era == Era::Modern { rpc::client_name(params, era) } else { bridge.client.clone() };
-        return Ok((Caller { channel: bridge.channel(), principal, client }, Cancellable::ById));
+        let caller = Caller { channel: bridge.channel(), principal, client };
+        return Ok((caller, Cancellable::ById, bridge.surface));
     }
     if era == Era::Modern || method == "initialize" {
         let client = rpc::client_name(params, era);
         let channel = format!("client:{principal}/{client}");
-        return Ok((Caller { channel, principal, client }, Cancellable::No));
+        return Ok((Caller { channel, principal, client }, Cancellable::No, Surface::Result));
     }
     let id = session_id(headers)?;
-    let client = front.sessions.touch(id, &principal, Instant::now()).ok_or_else(Problem::no_session)?;
-    Ok((Caller { channel: session_channel(id), principal, client }, Cancellable::ById))
+    let guest = front.sessions.touch(id, &principal, Instant::now()).ok_or_else(Problem::no_session)?;
+    let caller = Caller { channel: session_channel(id), principal, client: guest.client };
+    Ok((caller, Cancellable::ById, guest.surface))
 }
 
 fn session_id(headers: &HeaderMap) -> Result<&str, Problem> {

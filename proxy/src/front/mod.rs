@@ -11,6 +11,7 @@
 //! | `call`, `wait` | `tools/call`, and the wait for its answer |
 //! | `surface` | what a client is given while its call waits for a person |
 //! | `retry`, `state` | a request that goes on with an earlier one, and the seal on what links the two |
+//! | `offer` | asking legacy clients to send their users to the inbox |
 //! | `tasks` | the Tasks extension |
 //! | `rpc` | every other method |
 //! | `deliver` | replies of the driver -> JSON-RPC messages |
@@ -25,6 +26,7 @@ mod era;
 mod guard;
 mod http;
 mod listen;
+mod offer;
 mod problem;
 mod retry;
 mod rpc;
@@ -46,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use guard::{Guard, Tokens};
 pub(crate) use listen::serve;
 pub(crate) use splice::one_line;
+pub(crate) use surface::Surface;
 
 use crate::{
     config::Config,
@@ -61,6 +64,11 @@ pub(crate) const BRIDGE_INSTANCE: &str = "Holdfast-Bridge";
 pub(crate) const BRIDGE_REQUEST: &str = "Holdfast-Request";
 /// The name of the client behind the bridge.
 pub(crate) const BRIDGE_CLIENT: &str = "Holdfast-Client";
+/// What that client has declared at `initialize`, as far as it matters here: [`VISIT_PAGES`] or nothing. The bridge says
+/// it each time, because a `serve` that was started since has not heard it.
+pub(crate) const BRIDGE_CAN: &str = "Holdfast-Client-Can";
+/// The client can send its user to a page (URL elicitation).
+pub(crate) const VISIT_PAGES: &str = "elicitation-url";
 
 /// Everything that requests of agents need.
 pub(crate) struct Front {
@@ -74,6 +82,7 @@ pub(crate) struct Front {
     sessions: session::Sessions,
     presence: session::Presence,
     waiting: Arc<session::Waiting>,
+    offers: Arc<offer::Offers>,
     catalogue: tools::Catalogue,
     seal: state::Seal,
     inbox: SocketAddr,
@@ -112,6 +121,7 @@ impl Front {
             sessions: session::Sessions::default(),
             presence: session::Presence::default(),
             waiting: Arc::default(),
+            offers: Arc::default(),
             catalogue: tools::Catalogue::default(),
             seal: state::Seal::new(surroundings.state_key.as_bytes()),
             inbox: surroundings.inbox,

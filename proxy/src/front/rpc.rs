@@ -15,7 +15,9 @@ use super::{
     http::{self, Accepts},
     listen::Link,
     problem::Problem,
+    session::Guest,
     stream::{self, Announcements},
+    surface::Surface,
     tasks,
 };
 use crate::{driver::Receipt, wire};
@@ -95,7 +97,8 @@ fn initialize(
         return response;
     }
     let Caller { principal, client, .. } = request.caller;
-    let begun = front.sessions.begin(principal, client, Instant::now());
+    let guest = Guest { client: client.clone(), surface: Surface::of_handshake(params) };
+    let begun = front.sessions.begin(principal, guest, Instant::now());
     for ended in &begun.ended {
         front.driver.channel_gone(&http::session_channel(ended));
     }

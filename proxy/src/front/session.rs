@@ -8,6 +8,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
+use super::surface::Surface;
+
 /// A session that nobody used for this long is gone.
 const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Sessions of one principal; the one that was silent longest makes room.
@@ -23,10 +25,19 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 struct Session {
     principal: String,
-    client: String,
+    guest: Guest,
     used: Instant,
     /// Ends the notification stream that is open now.
     stream: Option<CancellationToken>,
+}
+
+/// What `initialize` said about the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Guest {
+    /// Its name.
+    pub(super) client: String,
+    /// What it is given where a call waits for a person.
+    pub(super) surface: Surface,
 }
 
 /// A new session, and those that ended to make room for it.
@@ -40,7 +51,7 @@ pub(super) struct Begun {
 
 impl Sessions {
     /// Makes a session.
-    pub(super) fn begin(&self, principal: &str, client: &str, now: Instant) -> Begun {
+    pub(super) fn begin(&self, principal: &str, guest: Guest, now: Instant) -> Begun {
         let mut table = self.lock();
         let mut ended: Vec<String> = table
             .iter()
@@ -57,14 +68,13 @@ impl Sessions {
             }
         }
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
-        let session =
-            Session { principal: principal.to_owned(), client: client.to_owned(), used: now, stream: None };
+        let session = Session { principal: principal.to_owned(), guest, used: now, stream: None };
         table.insert(id.clone(), session);
         Begun { id, ended }
     }
 
-    /// The client's name, where the session exists and is this principal's.
-    pub(super) fn touch(&self, id: &str, principal: &str, now: Instant) -> Option<String> {
+    /// Whose session it is, where it exists and is this principal's.
+    pub(super) fn touch(&self, id: &str, principal: &str, now: Instant) -> Option<Guest> {
         let mut table = self.lock();
         let session = table.get_mut(id).filter(|session| session.principal == principal)?;
         if now.saturating_duration_since(session.used) > IDLE {
@@ -72,7 +82,7 @@ impl Sessions {
             return None;
         }
         session.used = now;
-        Some(session.client.clone())
+        Some(session.guest.clone())
     }
 
     /// Ends a session. False where there is none of this id and principal.
@@ -230,14 +240,18 @@ fn canonical(id: &str) -> String {
 mod tests {
     use super::*;
 
+    fn guest(client: &str) -> Guest {
+        Guest { client: client.to_owned(), surface: Surface::Offer }
+    }
+
     #[test]
     fn a_session_is_its_principals_alone() {
         let sessions = Sessions::default();
         let now = Instant::now();
-        let begun = sessions.begin("ana", "claude", now);
+        let begun = sessions.begin("ana", guest("claude"), now);
         assert_eq!(begun.ended, Vec::<String>::new());
         assert_eq!(uuid::Uuid::parse_str(&begun.id).expect("a UUID").get_version_num(), 4);
-        assert_eq!(sessions.touch(&begun.id, "ana", now).as_deref(), Some("claude"));
+        assert_eq!(sessions.touch(&begun.id, "ana", now), Some(guest("claude")));
         assert_eq!(sessions.touch(&begun.id, "bob", now), None);
         assert!(!sessions.end(&begun.id, "bob"));
         assert!(sessions.end(&begun.id, "ana"));
@@ -248,22 +262,22 @@ mod tests {
     fn sessions_end_by_silence_and_by_number() {
         let sessions = Sessions::default();
         let start = Instant::now();
-        let first = sessions.begin("ana", "", start).id;
+        let first = sessions.begin("ana", guest(""), start).id;
         let later = start + IDLE + Duration::from_secs(1);
-        assert_eq!(sessions.begin("bob", "", later).ended, [first.as_str()]);
+        assert_eq!(sessions.begin("bob", guest(""), later).ended, [first.as_str()]);
         assert_eq!(sessions.touch(&first, "ana", later), None);
 
-        let oldest = sessions.begin("ana", "", later).id;
+        let oldest = sessions.begin("ana", guest(""), later).id;
         for _ in 1..PER_PRINCIPAL {
-            assert!(sessions.begin("ana", "", later + Duration::from_secs(1)).ended.is_empty());
+            assert!(sessions.begin("ana", guest(""), later + Duration::from_secs(1)).ended.is_empty());
         }
-        assert_eq!(sessions.begin("ana", "", later + Duration::from_secs(2)).ended, [oldest]);
+        assert_eq!(sessions.begin("ana", guest(""), later + Duration::from_secs(2)).ended, [oldest]);
     }
 
     #[test]
     fn a_new_stream_ends_the_one_before() {
         let sessions = Sessions::default();
-        let id = sessions.begin("ana", "", Instant::now()).id;
+        let id = sessions.begin("ana", guest(""), Instant::now()).id;
         let (one, two) = (CancellationToken::new(), CancellationToken::new());
         sessions.listen(&id, one.clone());
         sessions.listen(&id, two.clone());

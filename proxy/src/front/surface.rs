@@ -13,7 +13,8 @@ use super::{
     Front,
     call::{Asked, Begun},
     deliver,
-    era::{Era, META_CAPABILITIES},
+    era::{self, Era, META_CAPABILITIES},
+    http::Accepts,
     retry::{Retry, Visit},
     state::{AskedFor, Pending},
     tasks,
@@ -42,11 +43,27 @@ pub(crate) enum Surface {
     Visit,
     /// 2026-07-28: after `hold_wait`, `input_required` with nothing but a state, one long poll, then a held result.
     ComeAgain,
+    /// 2025-11-25, URL elicitation: a request to send the user to the call's page, a long poll, then a held result.
+    Offer,
     /// After `hold_wait` a held result.
     Result,
 }
 
+/// The one method of elicitation.
+pub(super) const ELICIT: &str = "elicitation/create";
+
 impl Surface {
+    /// By what `initialize` declares.
+    pub(crate) fn of_handshake(params: &Map<String, Value>) -> Self {
+        let version = params.get("protocolVersion").and_then(Value::as_str).unwrap_or_default();
+        // Before 2025-11-25 there were only forms.
+        let knows_urls = era::negotiate(version) == era::LEGACY[0];
+        match params.get("capabilities") {
+            Some(capabilities) if knows_urls && visits_urls(capabilities) => Self::Offer,
+            _ => Self::Result,
+        }
+    }
+
     /// By what a request declares, or its session declared before.
     pub(super) fn of(era: Era, params: &Map<String, Value>, session: Surface) -> Self {
         let declared = params.get("_meta").and_then(|meta| meta.get(META_CAPABILITIES));
@@ -58,11 +75,20 @@ impl Surface {
         }
     }
 
+    /// The same, over a response of these kinds: what needs a stream is nothing to a client that reads none.
+    pub(super) fn over(self, accepts: Accepts) -> Self {
+        match self {
+            Self::Offer if !accepts.events => Self::Result,
+            surface => surface,
+        }
+    }
+
     /// How long the first request waits for a person.
     pub(super) fn hold_wait(self) -> HoldWait {
         match self {
             // Waiting would only keep the user from the page where it ends, or the agent from other work.
             Self::Task | Self::Visit => HoldWait::Exactly(Duration::ZERO),
+            Self::Offer => HoldWait::AtLeast(ROUND),
             Self::ComeAgain | Self::Result => HoldWait::Policy,
         }
     }
@@ -76,7 +102,7 @@ fn visits_urls(capabilities: &Value) -> bool {
 /// The response for a call that its request waits for no longer; none where it is Holdfast's own words as a result.
 pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: &Reply) -> Option<String> {
     let surface = match asked.surface {
-        Surface::Result => return None,
+        Surface::Offer | Surface::Result => return None,
         surface => surface,
     };
     let call = front.driver.look(&asked.caller, reply.call?).await?;
@@ -86,7 +112,10 @@ pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: 
     let pending = next_round(surface, &call, begun.retry.as_ref())?;
     let mut result = Map::from_iter([("resultType".to_owned(), Value::from("input_required"))]);
     if pending.asked == AskedFor::Visit {
-        result.insert("inputRequests".into(), json!({ QUESTION: question(front.inbox, &call) }));
+        result.insert(
+            "inputRequests".into(),
+            json!({ QUESTION: { "method": ELICIT, "params": question(front.inbox, &call) } }),
+        );
     }
     let approvable = call.hold.as_ref().map_or(call.since, |hold| hold.approve_by()).max(now());
     let expires = approvable.plus(COLLECT_WITHIN_MS);
@@ -118,10 +147,9 @@ fn next_round(surface: Surface, call: &Call, retry: Option<&Retry>) -> Option<Pe
     (rounds < most).then_some(Pending { call: call.id, rounds: rounds + 1, asked })
 }
 
-/// `elicitation/create` as it stands among `inputRequests`.
-fn question(inbox: SocketAddr, call: &Call) -> Value {
-    let params = json!({ "mode": "url", "message": words(call), "url": page(inbox, call.id) });
-    json!({ "method": "elicitation/create", "params": params })
+/// The parameters of the elicitation that sends a user to the inbox.
+pub(super) fn question(inbox: SocketAddr, call: &Call) -> Value {
+    json!({ "mode": "url", "message": words(call), "url": page(inbox, call.id) })
 }
 
 fn words(call: &Call) -> String {
@@ -164,6 +192,22 @@ mod tests {
         let tasks = json!({ tasks::EXTENSION: {} });
         check(json!({ "extensions": tasks }), Surface::Task);
         check(json!({ "extensions": tasks, "elicitation": { "url": {} } }), Surface::Task);
+    }
+
+    #[test]
+    fn a_handshake_can_declare_it_since_there_are_urls() {
+        let check = |version: &str, capabilities: Value, expected: Surface| {
+            let params = json!({ "protocolVersion": version, "capabilities": capabilities });
+            let params = params.as_object().expect("an object");
+            assert_eq!(Surface::of_handshake(params), expected, "{params:?}");
+        };
+        let urls = || json!({ "elicitation": { "url": {} } });
+        check("2025-11-25", urls(), Surface::Offer);
+        check("2025-11-25", json!({ "elicitation": {} }), Surface::Result);
+        check("2025-11-25", json!({ "elicitation": { "form": {} } }), Surface::Result);
+        check("2025-11-25", json!({}), Surface::Result);
+        check("2025-06-18", urls(), Surface::Result);
+        assert_eq!(Surface::of_handshake(&Map::new()), Surface::Result);
     }
 
     #[test]

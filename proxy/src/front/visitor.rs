@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    BRIDGE_CLIENT, BRIDGE_INSTANCE, BRIDGE_REQUEST, BRIDGE_TOKEN, Front, era, listen::Link, problem::Problem,
+    BRIDGE_CAN, BRIDGE_CLIENT, BRIDGE_INSTANCE, BRIDGE_REQUEST, BRIDGE_TOKEN, Front, VISIT_PAGES, era,
+    listen::Link, problem::Problem, surface::Surface,
 };
 use crate::wire;
 
@@ -32,6 +33,8 @@ pub(super) struct Bridge {
     request: Option<String>,
     /// The name of the client behind it.
     pub(super) client: String,
+    /// What that client is given where a call waits for a person.
+    pub(super) surface: Surface,
 }
 
 /// Why a visitor is turned away.
@@ -76,8 +79,10 @@ impl Bridge {
             (text.len() <= TEXT_MOST).then(|| text.to_owned())
         };
         let instance = text(BRIDGE_INSTANCE)?;
+        let visits = text(BRIDGE_CAN).as_deref() == Some(VISIT_PAGES);
         Some(Self {
             instance,
+            surface: if visits { Surface::Offer } else { Surface::Result },
             request: text(BRIDGE_REQUEST),
             client: text(BRIDGE_CLIENT).unwrap_or_default(),
         })

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::stream;
 use holdfast_store::{CallId, State, Text};
 use hyper::{Response, StatusCode};
@@ -14,6 +15,8 @@ use super::{
     deliver,
     http::Accepts,
     listen::Link,
+    offer::{self, Offer},
+    retry::Visit,
     session::Wait,
     splice::set_member,
     stream::keep_alive,
@@ -37,6 +40,20 @@ pub(super) struct Waiting {
     pub(super) link: Arc<Link>,
     /// Where a cancellation by id arrives.
     pub(super) wait: Option<Wait>,
+    /// Whether the client is asked to send its user to the inbox.
+    pub(super) offering: Offering,
+}
+
+/// Where the offer stands that some clients get.
+pub(super) enum Offering {
+    /// There is none.
+    None,
+    /// It is made as soon as the call turns out to wait for a person.
+    Due,
+    /// The client has not answered it.
+    Made(Offer),
+    /// The user is sent to the page.
+    Agreed,
 }
 
 impl Drop for Waiting {
@@ -63,6 +80,8 @@ enum Step {
     Progress(Text),
     Reply(Box<Reply>),
     Withdrawn,
+    /// A message for the client, which asks something.
+    Offer(String),
     /// The wait that the client asked for is over.
     Over,
 }
@@ -70,6 +89,34 @@ enum Step {
 impl Waiting {
     /// Cancel-safe: nothing is lost where the future is dropped.
     async fn step(&mut self) -> Step {
+        if matches!(self.offering, Offering::Due) {
+            return match self.offer().await {
+                Some(message) => Step::Offer(message),
+                None => self.next().await,
+            };
+        }
+        self.next().await
+    }
+
+    /// The offer, where the call waits for a person.
+    async fn offer(&mut self) -> Option<String> {
+        let ticket = self.begun.ticket.as_mut()?;
+        let call = match (ticket.is_held().await, ticket.call) {
+            (true, Some(call)) => self.front.driver.look(&self.asked.caller, call).await,
+            _ => None,
+        };
+        // Nothing is waited for from here on.
+        let Some(call) = call else {
+            self.offering = Offering::None;
+            return None;
+        };
+        let offer = self.front.offers.make(&self.asked.caller.channel);
+        let message = offer.message(self.front.inbox, &call);
+        self.offering = Offering::Made(offer);
+        Some(message)
+    }
+
+    async fn next(&mut self) -> Step {
         let cancelled = async {
             match &self.wait {
                 Some(wait) => wait.token().cancelled().await,
@@ -83,14 +130,33 @@ impl Waiting {
             }
         };
         let ticket = self.begun.ticket.as_mut().expect("a request that goes on waiting has its ticket");
-        tokio::select! {
-            biased;
-            news = ticket.next() => match news {
-                News::Progress(params) => Step::Progress(params),
-                News::Reply(reply) => Step::Reply(Box::new(reply)),
-            },
-            () = cancelled => Step::Withdrawn,
-            () = over => Step::Over,
+        let (mut cancelled, mut over) = (std::pin::pin!(cancelled), std::pin::pin!(over));
+        loop {
+            let said = async {
+                match &mut self.offering {
+                    Offering::Made(offer) => offer.said().await,
+                    Offering::None | Offering::Due | Offering::Agreed => std::future::pending().await,
+                }
+            };
+            let visit = tokio::select! {
+                biased;
+                news = ticket.next() => return match news {
+                    News::Progress(params) => Step::Progress(params),
+                    News::Reply(reply) => Step::Reply(Box::new(reply)),
+                },
+                () = &mut cancelled => return Step::Withdrawn,
+                () = &mut over => return Step::Over,
+                visit = said => visit,
+            };
+            if visit == Visit::Agreed {
+                self.offering = Offering::Agreed;
+                continue;
+            }
+            self.offering = Offering::None;
+            // Nobody goes there from here, so nothing is gained by waiting; what runs already is waited for.
+            if ticket.is_held().await {
+                return Step::Over;
+            }
         }
     }
 
@@ -104,14 +170,16 @@ impl Waiting {
         self.begun.collects.map(|(call, _)| call)
     }
 
-    /// What to say where `timeout_s` is over and the call is not.
+    /// What to say where the request's own time is over and the call is not.
     async fn not_yet(&mut self) -> String {
+        let mut known = self.collected();
         // Whoever is told to come back has not gone away: nothing is cancelled for it.
         if let Some(ticket) = self.begun.ticket.take() {
+            known = known.or(ticket.call);
             ticket.leave();
         }
-        let status = match self.begun.collects {
-            Some((call, _)) => {
+        let status = match known {
+            Some(call) => {
                 self.front.driver.status(&self.asked.caller, call).await.map(|status| (call, status))
             }
             None => None,
@@ -141,6 +209,17 @@ impl Waiting {
             return message;
         }
         deliver::message(&self.asked.id, self.asked.era, self.begun.output, reply)
+    }
+
+    /// The events that end a stream: a client that was sent to a page is told when that is done with, then the answer.
+    async fn last_words(&self, reply: &Reply) -> Bytes {
+        let answer = body::message_event(&self.message(reply).await);
+        match (&self.offering, &reply.body, reply.call) {
+            (Offering::Made(_) | Offering::Agreed, Body::Answer(_) | Body::Report(_), Some(call)) => {
+                Bytes::from([body::message_event(&offer::complete(call)), answer].concat())
+            }
+            _ => answer,
+        }
     }
 
     fn progress(&mut self, params: &Text) -> Option<Event> {
@@ -201,6 +280,10 @@ pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
                     return stream_from(waiting, Some(event));
                 }
             }
+            Step::Offer(message) => {
+                let event = Event::More(body::message_event(&message));
+                return stream_from(waiting, Some(event));
+            }
             Step::Over => {
                 let message = waiting.not_yet().await;
                 return body::answer(
@@ -242,13 +325,17 @@ fn stream_from(waiting: Waiting, first: Option<Event>) -> Response<Outgoing> {
             match step {
                 Step::Reply(reply) if waiting.is_for_the_next_process(&reply) => return None,
                 Step::Reply(reply) => {
-                    let message = body::message_event(&waiting.message(&reply).await);
+                    let message = waiting.last_words(&reply).await;
                     return Some((Event::Last(message, reply.receipt), (None, None, ticks)));
                 }
                 Step::Progress(params) => {
                     if let Some(event) = waiting.progress(&params) {
                         return Some((event, (Some(waiting), None, ticks)));
                     }
+                }
+                Step::Offer(message) => {
+                    let event = Event::More(body::message_event(&message));
+                    return Some((event, (Some(waiting), None, ticks)));
                 }
                 Step::Over => {
                     let message = body::message_event(&waiting.not_yet().await);

@@ -1,5 +1,6 @@
 //! What agents get while their calls are held, by what they declare, and that all of it outlives a kill -9.
 
+mod offers;
 mod rounds;
 mod tasks;
 

@@ -22,7 +22,7 @@ use super::{
     link::{Connection, IfMissing, NoConnection, Serve},
 };
 use crate::{
-    front::{BRIDGE_CLIENT, BRIDGE_INSTANCE, BRIDGE_REQUEST, one_line},
+    front::{BRIDGE_CAN, BRIDGE_CLIENT, BRIDGE_INSTANCE, BRIDGE_REQUEST, Surface, VISIT_PAGES, one_line},
     wire::{self, Envelope},
 };
 
@@ -42,6 +42,8 @@ pub(super) struct Relay {
     client: Mutex<String>,
     /// The agent has said `initialize`, so it knows announcements outside of a subscription.
     legacy: Mutex<bool>,
+    /// It has declared that it can send its user to a page.
+    visits_pages: Mutex<bool>,
     numbers: AtomicU64,
     /// Requests without an answer, by the canonical text of their id.
     unanswered: Mutex<HashMap<String, CancellationToken>>,
@@ -85,6 +87,7 @@ impl Relay {
             instance: uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string(),
             client: Mutex::default(),
             legacy: Mutex::default(),
+            visits_pages: Mutex::default(),
             numbers: AtomicU64::new(1),
             unanswered: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -156,6 +159,8 @@ impl Relay {
         *lock(&self.legacy) = true;
         let params: Option<Value> =
             initialize.params.and_then(|params| serde_json::from_str(params.get()).ok());
+        let surface = params.as_ref().and_then(Value::as_object).map(Surface::of_handshake);
+        *lock(&self.visits_pages) = surface == Some(Surface::Offer);
         let name =
             params.as_ref().and_then(|params| params.pointer("/clientInfo/name")).and_then(Value::as_str);
         // Headers carry visible ASCII; the name only has to be the same each time.
@@ -346,6 +351,9 @@ impl Relay {
         };
         insert(BRIDGE_INSTANCE, &self.instance);
         insert(BRIDGE_CLIENT, &lock(&self.client));
+        if *lock(&self.visits_pages) {
+            insert(BRIDGE_CAN, VISIT_PAGES);
+        }
         if let Number::Of(number) = number {
             insert(BRIDGE_REQUEST, &number.to_string());
         }
