@@ -1,7 +1,9 @@
 //! `holdfast serve`: proxy and inbox in the foreground, from configuration to an orderly end.
 
 use std::{
+    fs::File,
     net::SocketAddr,
+    os::fd::AsFd,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -21,7 +23,7 @@ use crate::{
     config::{Config, Listen, Place},
     driver::{Driver, now, read},
     front::{self, Front, Guard, Surroundings, Tokens},
-    inbox::{self, Inbox, Readiness},
+    inbox::{self, Inbox, Page, Readiness},
     report::Report,
     upstream::Upstreams,
 };
@@ -78,7 +80,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let front = Front::new(&config, driver.clone(), upstreams.clone(), &surroundings, stop.clone());
     let agents = tokio::spawn(front::serve(front, mcp, stop.clone(), DRAIN + Duration::from_secs(5)));
     let readiness = Arc::new(Readiness::default());
-    let door = door(&config, &driver, made.as_ref().map(|made| &*made.text), &readiness);
+    let page = Arc::new(Page::new(stop.clone()));
+    let door = door(&config, &driver, made.as_ref().map(|made| &*made.text), &readiness, &page);
     let operators = tokio::spawn(serve_inbox(inbox, door, stop.clone()));
     let pruning = tokio::spawn(prune(config.clone(), journal.clone(), stop.clone()));
 
@@ -97,11 +100,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
         )
     })?;
     let asked_to_stop = asked_to_stop();
-    announce(
-        mcp,
-        inbox,
-        made.as_ref().filter(|made| matches!(made.origin, Origin::Made)).map(|made| &*made.text),
-    );
+    announce(mcp, inbox);
+    match &made {
+        Some(made) => invite(inbox, &page, made),
+        None => out::talk(&format!("Your inbox:               http://{inbox}/")),
+    }
 
     asked_to_stop.await;
     readiness.missing("serve", "it is stopping");
@@ -230,18 +233,24 @@ fn door(
     driver: &Arc<Driver>,
     made: Option<&str>,
     readiness: &Arc<Readiness>,
+    page: &Arc<Page>,
 ) -> axum::Router {
     inbox::router(Inbox {
         desk: driver.clone(),
         operators: inbox::operators(&config.operators, made),
         agents: config.agents.clone(),
         max_depth: config.intake.max_depth,
-        guard: Guard::new(config.listen.inbox, if made.is_some() { Tokens::None } else { Tokens::Required }),
+        guard: Guard::new(config.listen.inbox, if made.is_some() { Tokens::None } else { Tokens::Required })
+            .with_pages(),
         readiness: readiness.clone(),
+        policy: config.policy.clone(),
+        page: page.clone(),
     })
 }
 
 async fn serve_inbox(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
+    // Who is at the other end decides how often it may guess a token.
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the inbox listener failed");
@@ -288,7 +297,7 @@ fn asked_to_stop() -> impl Future<Output = ()> {
 }
 
 /// Two lines of data on stdout; everything for people on stderr.
-fn announce(mcp: SocketAddr, inbox: SocketAddr, made: Option<&str>) {
+fn announce(mcp: SocketAddr, inbox: SocketAddr) {
     out::data(&format!("mcp http://{mcp}/mcp\ninbox http://{inbox}/"));
     let url = format!("http://{mcp}/mcp");
     out::talk(&format!(
@@ -303,10 +312,30 @@ Holdfast is ready. Connect your agent:
 Calls that wait for you:  holdfast pending
 What happened:            holdfast calls"
     ));
-    if let Some(token) = made {
+}
+
+/// How the operator of this account gets in. What is written to a file stays there, so it gets no link that signs in:
+/// the log of a `serve` that a bridge started, above all.
+fn invite(inbox: SocketAddr, page: &Page, token: &address::OperatorToken) {
+    if stderr_is_a_file() {
+        out::talk(&format!("Your inbox:               http://{inbox}/"));
+    } else {
+        let link = page.login_link();
         out::talk(&format!(
-            "No operators are configured, so a token was made for this account (kept beside the journal, mode 0600).
-The holdfast commands find it by themselves; for the JSON API: Authorization: Bearer {token}"
+            "Your inbox:               http://{inbox}/{link}\n                          \
+             (signs you in once, within the hour)"
         ));
     }
+    if token.origin == Origin::Made {
+        out::talk(&format!(
+            "No operators are configured, so a token was made for this account (kept beside the journal, mode 0600).
+The holdfast commands find it by themselves; for the JSON API: Authorization: Bearer {}",
+            token.text
+        ));
+    }
+}
+
+fn stderr_is_a_file() -> bool {
+    let handle = std::io::stderr().as_fd().try_clone_to_owned();
+    handle.and_then(|handle| File::from(handle).metadata()).is_ok_and(|about| about.is_file())
 }

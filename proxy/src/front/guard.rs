@@ -9,6 +9,14 @@ use hyper::{HeaderMap, Uri, header};
 pub(crate) struct Guard {
     configured: SocketAddr,
     tokens: Tokens,
+    pages: Pages,
+}
+
+/// Whether the listener serves pages, which send requests to where they come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    Own,
+    None,
 }
 
 /// Whether every request to the listener must carry a token.
@@ -23,7 +31,13 @@ pub(crate) enum Tokens {
 impl Guard {
     /// The guard of a listener that was configured to be at `configured`.
     pub(crate) fn new(configured: SocketAddr, tokens: Tokens) -> Self {
-        Self { configured, tokens }
+        Self { configured, tokens, pages: Pages::None }
+    }
+
+    /// Pages of this very listener may send requests to it, by whatever allowed name they were asked for.
+    #[must_use]
+    pub(crate) fn with_pages(self) -> Self {
+        Self { pages: Pages::Own, ..self }
     }
 
     /// Checks `Host` (or the authority of an absolute request target) and `Origin`.
@@ -44,7 +58,8 @@ impl Guard {
             return Err(format!("Host {host:?} is not this server (listen is {})", self.configured));
         }
         for origin in headers.get_all(header::ORIGIN) {
-            if !origin.to_str().is_ok_and(origin_is_local) {
+            let own = |origin: &str| self.pages == Pages::Own && origin_is(origin, host);
+            if !origin.to_str().is_ok_and(|origin| origin_is_local(origin) || own(origin)) {
                 return Err("requests from web pages of other origins are not served".to_owned());
             }
         }
@@ -65,6 +80,12 @@ impl Guard {
 fn origin_is_local(origin: &str) -> bool {
     let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     rest.and_then(name_of).is_some_and(|name| matches!(name, "localhost" | "127.0.0.1" | "::1"))
+}
+
+/// Whether `origin` is that of pages at `host`, its port included.
+fn origin_is(origin: &str, host: &str) -> bool {
+    let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    rest.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
 /// The host without its port and brackets; none where the text is no authority.
@@ -143,6 +164,23 @@ mod tests {
         check("http://127.0.0.1.nip.example", false);
         check("http://localhost@evil.example", false);
         check("file://localhost", false);
+    }
+
+    #[test]
+    fn pages_of_the_listener_itself() {
+        let guard = Guard::new("192.168.1.5:7412".parse().expect("an address"), Tokens::Required);
+        let check = |guard: &Guard, origin: &'static str, expected: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, header::HeaderValue::from_static("192.168.1.5:7412"));
+            headers.insert(header::ORIGIN, header::HeaderValue::from_static(origin));
+            assert_eq!(guard.check(&Uri::from_static("/"), &headers).is_ok(), expected, "{origin}");
+        };
+        check(&guard, "http://192.168.1.5:7412", false);
+        let guard = guard.with_pages();
+        check(&guard, "http://192.168.1.5:7412", true);
+        check(&guard, "http://192.168.1.5:7411", false);
+        check(&guard, "http://192.168.1.5.evil.example:7412", false);
+        check(&guard, "null", false);
     }
 
     #[test]

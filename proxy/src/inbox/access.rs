@@ -31,15 +31,7 @@ impl Signed {
     /// # Errors
     /// Why this operator cannot pass the gates for this reason.
     pub(super) fn may_break_glass(&self, why: &str) -> Result<(), Report> {
-        if !self.break_glass {
-            let message = format!("`{}` may not approve past the gates", self.by.name);
-            return Err(Report::forbidden(message)
-                .hint("Only operators with break_glass = true in the configuration may."));
-        }
-        if why.trim().is_empty() {
-            return Err(Report::bad_request("breaking the glass needs a reason: it will be reviewed"));
-        }
-        Ok(())
+        may_break_glass(&self.by.name, self.break_glass, why)
     }
 
     /// # Errors
@@ -55,6 +47,21 @@ impl Signed {
     }
 }
 
+/// Whether somebody may approve past the gates, for this reason.
+///
+/// # Errors
+/// Why not.
+pub(super) fn may_break_glass(name: &str, may: bool, why: &str) -> Result<(), Report> {
+    if !may {
+        return Err(Report::forbidden(format!("`{name}` may not approve past the gates"))
+            .hint("Only operators with break_glass = true in the configuration may."));
+    }
+    if why.trim().is_empty() {
+        return Err(Report::bad_request("breaking the glass needs a reason: it will be reviewed"));
+    }
+    Ok(())
+}
+
 /// Checks `Host` and `Origin` of every request, and puts the security headers on every response.
 pub(super) async fn guard<D: Send + Sync + 'static>(
     State(inbox): State<Arc<Inbox<D>>>,
@@ -68,8 +75,9 @@ pub(super) async fn guard<D: Send + Sync + 'static>(
             problem(StatusCode::FORBIDDEN, &report)
         }
     };
+    // The page has a policy of its own, and what has its content in its name may be kept.
     for (name, value) in SECURITY_HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
@@ -118,7 +126,7 @@ pub(super) fn hash(token: &str) -> [u8; 32] {
 }
 
 /// Compares with everybody's, each in constant time, whether or not one was found before.
-fn whose<'a, T>(people: &'a [T], hash: &[u8; 32], of: impl Fn(&T) -> &[u8; 32]) -> Option<&'a T> {
+pub(super) fn whose<'a, T>(people: &'a [T], hash: &[u8; 32], of: impl Fn(&T) -> &[u8; 32]) -> Option<&'a T> {
     people.iter().fold(None, |found, one| if bool::from(of(one).ct_eq(hash)) { Some(one) } else { found })
 }
 

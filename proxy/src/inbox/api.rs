@@ -127,31 +127,10 @@ pub(super) async fn readyz<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Respo
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
 }
 
-/// `GET /`
-pub(super) async fn front_page() -> &'static str {
-    "Holdfast inbox: the JSON API is here, the page is not built yet.\n\
-     \n\
-     From a terminal (same account, same -c as `holdfast serve`):\n\
-     \x20 holdfast pending                 what waits for a person\n\
-     \x20 holdfast show ID                 the whole history of a call\n\
-     \x20 holdfast approve ID\n\
-     \x20 holdfast reject ID --reason WHY\n\
-     \x20 holdfast resolve ID --happened JSON | --not-sent | --give-up\n\
-     \x20 holdfast calls                   the journal\n\
-     \n\
-     By HTTP, with `Authorization: Bearer OPERATOR_TOKEN`:\n\
-     \x20 GET  /api/v1/pending\n\
-     \x20 GET  /api/v1/calls?state=&server=&tool=&run=&since=&before=&limit=\n\
-     \x20 GET  /api/v1/calls/ID\n\
-     \x20 POST /api/v1/calls/ID/approve|reject|resolve|cancel|release\n\
-     \x20 GET  /api/v1/servers, /api/v1/verify\n\
-     Without a token: GET /healthz, /readyz\n"
-}
-
 /// Every other path.
 pub(super) async fn nothing_here(uri: Uri) -> Response {
     let report = Report::new("not-found", format!("there is nothing at {}", uri.path()))
-        .hint("GET / lists what there is.");
+        .hint("GET / is the page; GET /api/v1/calls, /pending and /servers are where the API starts.");
     problem(StatusCode::NOT_FOUND, &report)
 }
 

@@ -209,7 +209,13 @@ async fn carry_out<D: Desk>(
 }
 
 fn refused(call: CallId, error: DecideError) -> Response {
-    let (status, report) = match error {
+    let (status, report) = refusal(call, error);
+    problem(status, &report)
+}
+
+/// Status and words for a decision that was not taken.
+pub(super) fn refusal(call: CallId, error: DecideError) -> (StatusCode, Report) {
+    match error {
         DecideError::NotFound => (StatusCode::NOT_FOUND, Report::not_found(&call.to_string())),
         DecideError::Stale { digest } => (StatusCode::CONFLICT, Report::stale_digest(call, digest)),
         DecideError::NotAllowed(why) => {
@@ -217,8 +223,7 @@ fn refused(call: CallId, error: DecideError) -> Response {
         }
         DecideError::Illegal(why) => (StatusCode::CONFLICT, Report::not_now(call, &why)),
         DecideError::Journal(why) => (StatusCode::SERVICE_UNAVAILABLE, Report::journal_unavailable(&why)),
-    };
-    problem(status, &report)
+    }
 }
 
 fn some_reason(reason: String) -> String {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     driver::{DecideError, Driver},
-    upstream::Upstream,
+    upstream::{Tool, Upstream},
 };
 
 /// Carries decisions out. The driver is one; so tests of the API need no upstreams.
@@ -18,6 +18,9 @@ pub(crate) trait Desk: Clone + Send + Sync + 'static {
 
     /// How the servers behind us are.
     fn servers(&self) -> Vec<ServerHealth>;
+
+    /// The tools that a server has listed; none where it has not yet.
+    fn tools(&self, server: &str) -> Option<Arc<Vec<Tool>>>;
 
     /// Carries `decision` about `call` out, and says where the call stands then.
     ///
@@ -79,6 +82,10 @@ impl Desk for Arc<Driver> {
 
     fn servers(&self) -> Vec<ServerHealth> {
         self.upstreams().all().iter().map(|upstream| health(upstream)).collect()
+    }
+
+    fn tools(&self, server: &str) -> Option<Arc<Vec<Tool>>> {
+        self.upstreams().get(server)?.tools_now()
     }
 
     async fn decide(&self, call: CallId, by: Decider, decision: Decision) -> Result<State, DecideError> {

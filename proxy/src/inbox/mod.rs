@@ -1,12 +1,16 @@
-//! Where a person answers: a JSON API for operators, on a listener of its own.
+//! Where a person answers: a page and a JSON API for operators, on a listener of their own.
 //!
-//! Decisions need an operator's token; agents' tokens never decide. A GET never changes anything.
+//! Decisions need an operator's session or token; agents' tokens never decide. A GET never changes anything.
 
 mod access;
 pub(crate) mod api;
+mod deception;
 mod decisions;
 pub(crate) mod desk;
+mod events;
 pub(crate) mod ids;
+mod live;
+mod page;
 mod ready;
 pub(crate) mod view;
 pub(crate) mod visible;
@@ -17,6 +21,7 @@ use axum::{
     Router, middleware,
     routing::{get, post},
 };
+use holdfast_policy::Policy;
 
 use crate::{
     config::{Agent, Operator, Role},
@@ -24,7 +29,7 @@ use crate::{
 };
 
 use self::desk::Desk;
-pub(crate) use self::ready::Readiness;
+pub(crate) use self::{page::Page, ready::Readiness};
 
 /// Everything that the listener for operators needs.
 pub(crate) struct Inbox<D> {
@@ -40,6 +45,10 @@ pub(crate) struct Inbox<D> {
     pub(crate) guard: Guard,
     /// What is not ready yet, or any more.
     pub(crate) readiness: Arc<Readiness>,
+    /// For the page to say what becomes of each tool's calls.
+    pub(crate) policy: Arc<Policy>,
+    /// What the page keeps: who is signed in, above all.
+    pub(crate) page: Arc<Page>,
 }
 
 /// The configured operators; without any, one called `local` who shows the token that was made at the first start.
@@ -65,6 +74,7 @@ pub(crate) fn router<D: Desk>(inbox: Inbox<D>) -> Router {
         .route("/pending", get(api::pending::<D>))
         .route("/verify", get(api::verify::<D>))
         .route("/servers", get(api::servers::<D>))
+        .route("/events", get(events::api::<D>))
         .route("/calls/{id}/approve", post(decisions::approve::<D>))
         .route("/calls/{id}/reject", post(decisions::reject::<D>))
         .route("/calls/{id}/revoke", post(decisions::revoke::<D>))
@@ -75,10 +85,10 @@ pub(crate) fn router<D: Desk>(inbox: Inbox<D>) -> Router {
         .route("/calls/{id}/release", post(decisions::release::<D>))
         .layer(middleware::from_fn_with_state(inbox.clone(), access::authenticate::<D>));
     Router::new()
-        .route("/", get(api::front_page))
         .route("/healthz", get(api::healthz))
         .route("/readyz", get(api::readyz::<D>))
         .nest("/api/v1", api)
+        .merge(page::routes(&inbox))
         .fallback(api::nothing_here)
         .layer(middleware::from_fn_with_state(inbox.clone(), access::guard::<D>))
         .with_state(inbox)

@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     desk::{Decision, ServerHealth},
@@ -50,6 +51,10 @@ impl Desk for Recorder {
             last_error: None,
             restarts: 0,
         }]
+    }
+
+    fn tools(&self, _: &str) -> Option<Arc<Vec<crate::upstream::Tool>>> {
+        None
     }
 
     async fn decide(&self, call: CallId, by: Decider, decision: Decision) -> Result<State, DecideError> {
@@ -165,8 +170,15 @@ fn office(answer: Result<State, DecideError>) -> Office {
         max_depth: 64,
         guard,
         readiness: readiness.clone(),
+        policy: policy(),
+        page: Arc::new(Page::new(CancellationToken::new())),
     });
     Office { desk, readiness, router }
+}
+
+fn policy() -> Arc<Policy> {
+    let file = std::path::Path::new("/holdfast.toml");
+    crate::config::Config::read(file, "version = 1\n", &|_| None).expect("a whole configuration").0.policy
 }
 
 struct Heard {

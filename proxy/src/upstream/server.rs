@@ -89,6 +89,11 @@ impl Upstream {
         self.shared.catalog()?.tool(name).cloned()
     }
 
+    /// All tools of the last good list, without waiting.
+    pub(crate) fn tools_now(&self) -> Option<Arc<Vec<Tool>>> {
+        Some(self.shared.catalog()?.tools.clone())
+    }
+
     /// Sends a call. `on` hears what it brings, from the task that reads the connection: it must not block. A call
     /// that cannot be sent can be heard of before this returns.
     ///
