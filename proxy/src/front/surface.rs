@@ -109,7 +109,12 @@ pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: 
     if surface == Surface::Task {
         return Some(deliver::result(&asked.id, &tasks::created(&call), asked.era, &deliver::meta(reply)));
     }
-    let pending = next_round(surface, &call, begun.retry.as_ref())?;
+    if !call.state.is_held() {
+        return None;
+    }
+    let hold_wait_ms = call.accepted.plan.hold_wait_ms;
+    let (rounds, asked_for) = next_round(surface, hold_wait_ms, begun.retry.as_ref())?;
+    let pending = Pending { call: call.id, rounds, asked: asked_for };
     let mut result = Map::from_iter([("resultType".to_owned(), Value::from("input_required"))]);
     if pending.asked == AskedFor::Visit {
         result.insert(
@@ -123,15 +128,12 @@ pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: 
     Some(deliver::result(&asked.id, &Value::Object(result).to_string(), asked.era, &deliver::meta(reply)))
 }
 
-/// What the client is to do next; none where it is told how the call stands instead.
-fn next_round(surface: Surface, call: &Call, retry: Option<&Retry>) -> Option<Pending> {
-    if !call.state.is_held() {
-        return None;
-    }
+/// Which round comes next and what it asks for; none where the client is told how the call stands instead.
+fn next_round(surface: Surface, hold_wait_ms: u64, retry: Option<&Retry>) -> Option<(u8, AskedFor)> {
     let (most, first) = match surface {
         Surface::Visit => (ROUNDS_OF_VISITORS, AskedFor::Visit),
         // An operator who lets nobody wait wants no long polls either.
-        _ if call.accepted.plan.hold_wait_ms == 0 => return None,
+        _ if hold_wait_ms == 0 => return None,
         _ => (ROUNDS_OF_OTHERS, AskedFor::Nothing),
     };
     let (rounds, asked) = match retry {
@@ -144,7 +146,7 @@ fn next_round(surface: Surface, call: &Call, retry: Option<&Retry>) -> Option<Pe
         }
         Some(Retry { visit: Visit::Unsaid, pending }) => (pending.rounds, AskedFor::Nothing),
     };
-    (rounds < most).then_some(Pending { call: call.id, rounds: rounds + 1, asked })
+    (rounds < most).then(|| (rounds + 1, asked))
 }
 
 /// The parameters of the elicitation that sends a user to the inbox.
@@ -192,6 +194,36 @@ mod tests {
         let tasks = json!({ tasks::EXTENSION: {} });
         check(json!({ "extensions": tasks }), Surface::Task);
         check(json!({ "extensions": tasks, "elicitation": { "url": {} } }), Surface::Task);
+    }
+
+    #[test]
+    fn rounds_end_before_libraries_make_an_error_of_them() {
+        let call = CallId::from_bytes([1; 16]);
+        let after = |rounds: u8, asked: AskedFor, visit: Visit| Retry {
+            pending: Pending { call, rounds, asked },
+            visit,
+        };
+        let check = |surface: Surface,
+                     hold_wait_ms: u64,
+                     retry: Option<Retry>,
+                     expected: Option<(u8, AskedFor)>| {
+            assert_eq!(next_round(surface, hold_wait_ms, retry.as_ref()), expected, "{surface:?} {retry:?}");
+        };
+        use AskedFor::{Nothing, Visit as Page};
+        check(Surface::Visit, 0, None, Some((1, Page)));
+        check(Surface::Visit, 1, Some(after(1, Page, Visit::Agreed)), Some((2, Nothing)));
+        check(Surface::Visit, 1, Some(after(2, Nothing, Visit::Unsaid)), Some((3, Nothing)));
+        // What was not answered is asked again.
+        check(Surface::Visit, 1, Some(after(1, Page, Visit::Unsaid)), Some((2, Page)));
+        check(Surface::Visit, 1, Some(after(1, Page, Visit::Declined)), None);
+        check(Surface::Visit, 1, Some(after(7, Nothing, Visit::Unsaid)), Some((8, Nothing)));
+        check(Surface::Visit, 1, Some(after(8, Nothing, Visit::Unsaid)), None);
+        check(Surface::Visit, 1, Some(after(u8::MAX, Nothing, Visit::Unsaid)), None);
+        check(Surface::ComeAgain, 1, None, Some((1, Nothing)));
+        check(Surface::ComeAgain, 1, Some(after(1, Nothing, Visit::Unsaid)), None);
+        check(Surface::ComeAgain, 0, None, None);
+        // Who does not declare it any more is not asked for it.
+        check(Surface::ComeAgain, 1, Some(after(0, Page, Visit::Unsaid)), Some((1, Nothing)));
     }
 
     #[test]

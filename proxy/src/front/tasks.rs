@@ -3,9 +3,9 @@
 //! There is no table of tasks: a task's id is its call's, what it is comes from the journal each time, and so it outlives
 //! proxy and agent alike. An id is worth nothing to another principal.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use holdfast_store::{Answer, AnswerKind, Call, Outcome, State};
+use holdfast_store::{Answer, AnswerKind, Call, CallId, Outcome, State};
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -29,6 +29,8 @@ use crate::{
 pub(super) const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 /// How often clients should ask: people are not faster.
 const POLL_MS: u64 = 2_000;
+/// How long `tasks/get` waits for what is there already.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Whether these client capabilities name the extension.
 pub(super) fn are_known_to(capabilities: &Value) -> bool {
@@ -94,34 +96,14 @@ pub(super) async fn handle(
 
 type Got = (String, Vec<(&'static str, Value)>, Receipt);
 
-async fn get(
-    front: &Arc<Front>,
-    link: &Arc<Link>,
-    request: &Request<'_>,
-    id: holdfast_store::CallId,
-) -> Option<Got> {
+async fn get(front: &Arc<Front>, link: &Arc<Link>, request: &Request<'_>, id: CallId) -> Option<Got> {
     let call = front.driver.look(request.caller, id).await?;
-    if !driver::has_reply(&call) {
-        let state = call.state.name();
-        let reply = Reply {
-            call: Some(id),
-            state,
-            replayed: false,
-            body: Body::Handle(words(&call)),
-            receipt: Receipt::none(),
-        };
-        return Some((
-            Value::Object(members(&call, "working", None, None)).to_string(),
-            deliver::meta(&reply),
-            reply.receipt,
-        ));
-    }
-    // As if the call were collected, which tells the driver that its answer was heard.
-    let mut ticket = front.driver.collect(request.caller, link.number, id, Progress::Unwanted).await?;
-    let reply = loop {
-        if let News::Reply(reply) = ticket.next().await {
-            break reply;
-        }
+    let reply = if driver::has_reply(&call) { collect(front, link, request, id).await } else { None };
+    let Some(reply) = reply else {
+        let (state, body) = (call.state.name(), Body::Handle(words(&call)));
+        let reply = Reply { call: Some(id), state, replayed: false, body, receipt: Receipt::none() };
+        let task = members(&call, "working", None, None);
+        return Some((Value::Object(task).to_string(), deliver::meta(&reply), reply.receipt));
     };
     let keep = Some(front.keep_answers_ms);
     let task = |status, message| Value::Object(members(&call, status, message, keep)).to_string();
@@ -137,6 +119,22 @@ async fn get(
         _ => set_member(&task("completed", None), "result", &deliver::content(request.era, &reply)),
     };
     Some((result, deliver::meta(&reply), reply.receipt))
+}
+
+/// Collects what a call has come to, so that the driver knows that it was heard.
+async fn collect(front: &Arc<Front>, link: &Link, request: &Request<'_>, call: CallId) -> Option<Reply> {
+    let mut ticket = front.driver.collect(request.caller, link.number, call, Progress::Unwanted).await?;
+    let reply = async {
+        loop {
+            if let News::Reply(reply) = ticket.next().await {
+                return reply;
+            }
+        }
+    };
+    // There at once, unless an operator has sent a call in doubt again in this very moment, or Holdfast stops.
+    let reply = tokio::time::timeout(AT_ONCE, reply).await.ok()?;
+    let is_final = reply.call.is_some() && matches!(reply.body, Body::Answer(_) | Body::Report(_));
+    is_final.then_some(reply)
 }
 
 /// What every shape of a task has. `keep_ms` is how long a call is kept that has ended; before, it is kept for good.
