@@ -69,6 +69,8 @@ pub struct Call {
     pub grant: Option<Grant>,
     /// The arguments that an approver put in the place of the agent's, and who did.
     pub edited: Option<(Decider, Text)>,
+    /// Command line or URL of the server that is asked about, where it is another one than at first.
+    pub identity: Option<String>,
     /// The call's answer.
     pub answer: Option<Answer>,
     /// The latest trouble, for whoever asks why.
@@ -124,6 +126,7 @@ impl Call {
             hold,
             grant: None,
             edited: None,
+            identity: None,
             answer: None,
             trouble: None,
             ending: state.is_done().then(|| Box::new(entry.clone())),
@@ -173,8 +176,9 @@ impl Call {
 
     fn note(&mut self, at: Millis, entry: &Entry) {
         match entry {
-            Entry::Approved { by, counts_for, grant, .. } => {
-                if let Some(hold) = &mut self.hold {
+            Entry::Approved { by, counts_for, grant, glass, .. } => {
+                // Past the gates is not through them: should the approval be taken back, nothing of it counts.
+                if let Some(hold) = self.hold.as_mut().filter(|_| glass.is_none()) {
                     hold.votes.push((by.clone(), counts_for.clone()));
                 }
                 if grant.is_some() {
@@ -190,11 +194,13 @@ impl Call {
                     hold.shown = Some(shown.clone());
                 }
             }
-            Entry::Superseded { revision, digest, gates, shown, .. } => {
+            Entry::Superseded { revision, digest, gates, shown, identity, .. } => {
                 self.ask_again(at, *revision, *digest, gates, shown);
+                self.identity = identity.clone();
             }
-            Entry::Edited { by, arguments, revision, digest, gates, shown } => {
+            Entry::Edited { by, arguments, revision, digest, gates, shown, identity } => {
                 self.ask_again(at, *revision, *digest, gates, shown);
+                self.identity = identity.clone();
                 self.edited = Some((by.clone(), arguments.clone()));
             }
             Entry::Revoked { by, .. } => self.revoke(by),
@@ -278,6 +284,11 @@ impl Call {
     /// The argument text that approvers see and that is sent.
     pub fn arguments(&self) -> &Text {
         self.edited.as_ref().map_or(&self.accepted.arguments, |(_, arguments)| arguments)
+    }
+
+    /// Command line or URL of the server that approvers see.
+    pub fn identity(&self) -> &str {
+        self.identity.as_deref().unwrap_or(&self.accepted.identity)
     }
 
     /// The number of the latest attempt; 0 before the first.

@@ -42,7 +42,12 @@ pub enum Event {
     /// The line for a slot is as long as `limits.queue` allows.
     QueueFull,
     /// The re-check of a held call at its dispatch came to this.
-    Rechecked(Recheck),
+    Rechecked {
+        /// The revision that was checked: says nothing about another one.
+        revision: u32,
+        /// What was found.
+        recheck: Recheck,
+    },
     /// The attempt showed a sign of life.
     Progress(Attempt),
     /// The upstream answered this attempt.
@@ -124,6 +129,8 @@ pub struct Edited {
     pub gates: Vec<Gate>,
     /// What would happen.
     pub shown: Option<Shown>,
+    /// Command line or URL of the server, where it is another one than at first.
+    pub identity: Option<String>,
 }
 
 /// A failed attempt, classified (semantics section 4).
@@ -161,6 +168,8 @@ pub enum Recheck {
         gates: Vec<Gate>,
         /// What would happen now.
         shown: Option<Shown>,
+        /// Command line or URL of the server, where it is another one than at first.
+        identity: Option<String>,
     },
 }
 
@@ -276,7 +285,7 @@ pub fn step(now: Now, call: &Call, event: Event) -> Result<Step, Unfit> {
         Event::Recovered => recovered(now, call),
         Event::Slot => slot(now, call),
         Event::QueueFull => queue_full(call),
-        Event::Rechecked(recheck) => hold::rechecked(now, call, recheck),
+        Event::Rechecked { revision, recheck } => hold::rechecked(now, call, revision, recheck),
         Event::Progress(_) => Step::default(),
         Event::Answered(attempt, answer) => answered(now, call, attempt, answer),
         Event::Failed(attempt, failed) => attempt_failed(now, call, attempt, failed),

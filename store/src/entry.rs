@@ -325,6 +325,9 @@ pub enum Entry {
         /// The preview of the new arguments.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         shown: Option<Shown>,
+        /// Command line or URL of the server, where it is another one than at first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<String>,
     },
     /// An approver answered in the tool's place; nothing is sent.
     Responded {
@@ -358,6 +361,9 @@ pub enum Entry {
         /// The preview as it is now.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         shown: Option<Shown>,
+        /// Command line or URL of the server, where it is another one than at first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<String>,
     },
     /// This attempt may reach the upstream from now on.
     Dispatched {

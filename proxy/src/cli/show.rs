@@ -89,7 +89,21 @@ fn header(detail: &Detail, now: Millis) -> Vec<String> {
     lines.push(format!("rules      {rules} (policy {}); repeat {}", visible(&accepted.policy), plan.repeat));
     let keys: Vec<&str> = accepted.keys.iter().map(|key| source(key.source)).collect();
     lines.push(format!("keys       {}", if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }));
-    lines.push(format!("arguments  {}", visible(&accepted.arguments)));
+    let (mut arguments, mut server) = (&accepted.arguments, None);
+    for record in &detail.records {
+        match &record.entry {
+            Entry::Edited { arguments: edited, identity, .. } => {
+                (arguments, server) = (edited, identity.as_ref());
+            }
+            Entry::Superseded { identity, .. } => server = identity.as_ref(),
+            _ => {}
+        }
+    }
+    lines.extend(server.map(|server| format!("server     now {}", visible(server))));
+    if *arguments != accepted.arguments {
+        lines.push(format!("asked for  {}", visible(&accepted.arguments)));
+    }
+    lines.push(format!("arguments  {}", visible(arguments)));
     lines
 }
 

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use holdfast_policy::{Gate, Probe, Question, RuleId, Verdict};
+use holdfast_policy::{Gate, Plan, Probe, Question, RuleId, Verdict};
 use holdfast_store::{
     Answer, AnswerKind, Call, Text,
     engine::{Event, OldProcess, Probed, Recheck},
@@ -30,7 +30,8 @@ impl Task {
             loop {
                 let (caller, name) = live
                     .with(|shared| (shared.call.accepted.caller.clone(), shared.call.accepted.tool.clone()));
-                let listed = upstream.tools(&caller).await;
+                // The list of a server that is down is an old one, and another process will get the call.
+                let listed = upstream.tools_opened(&caller).await;
                 if live.with(|shared| shared.call.state.is_done()) {
                     return;
                 }
@@ -39,7 +40,8 @@ impl Task {
                     let tool = tools.iter().find(|tool| tool.name == name);
                     let call = live.with(|shared| shared.call.clone());
                     let recheck = check(&driver, &upstream, &call, tool).await;
-                    live.tell(Event::Rechecked(recheck));
+                    let revision = call.hold.as_ref().map_or(1, |hold| hold.revision);
+                    live.tell(Event::Rechecked { revision, recheck });
                     return;
                 }
                 tokio::select! {
@@ -173,7 +175,13 @@ async fn check(driver: &Driver, upstream: &Arc<Upstream>, call: &Call, tool: Opt
         revision: hold.revision + 1,
     };
     let digest = asked.digest();
-    Recheck::Changed { reason, digest, gates, shown }
+    let identity = another(call, upstream);
+    Recheck::Changed { reason, digest, gates, shown, identity }
+}
+
+/// The server's identity, where it is another one than at first.
+pub(super) fn another(call: &Call, upstream: &Upstream) -> Option<String> {
+    (upstream.identity() != call.accepted.identity).then(|| upstream.identity().to_owned())
 }
 
 /// What policy and definition say, without a look at the server.
@@ -187,10 +195,10 @@ enum Judged {
 fn judge_again(driver: &Driver, upstream: &Upstream, call: &Call, tool: &Tool) -> Judged {
     let accepted = &call.accepted;
     let Some(hold) = &call.hold else { return Judged::Same };
-    let (gates, stricter) = match driver.gates_now(call, tool, upstream, &call.arguments().value()) {
+    let (gates, stricter) = match driver.decide_again(call, tool, upstream, &call.arguments().value()) {
         Err(rule) => return Judged::Denied(format!("the policy now denies it (rule `{rule}`)")),
-        Ok(Some(gates)) => (gates, true),
-        Ok(None) => (hold.gates.clone(), false),
+        Ok(Again { stricter: Some(gates), .. }) => (gates, true),
+        Ok(Again { stricter: None, .. }) => (hold.gates.clone(), false),
     };
     let asked = Asked {
         call,
@@ -213,23 +221,32 @@ fn judge_again(driver: &Driver, upstream: &Upstream, call: &Call, tool: &Tool) -
     } else if stricter {
         "the policy asks for more than it did"
     } else {
-        return Judged::Same;
+        // Changed back, for instance: what was approved in between is not what would be sent.
+        "what would be sent is not what was approved"
     };
     Judged::Changed(reason.to_owned(), gates)
 }
 
+/// A verdict over a call that is held already.
+pub(super) struct Again {
+    /// What the policy now sets for it.
+    pub(super) plan: Arc<Plan>,
+    /// Who is to be asked, where the policy asks for more than the open question does: also whoever was asked before.
+    pub(super) stricter: Option<Vec<Gate>>,
+}
+
 impl Driver {
-    /// The gates for these arguments, where the policy now asks for more than the open question does.
+    /// What the policy now says of the call with these arguments.
     ///
     /// # Errors
     /// The rule that denies them.
-    pub(super) fn gates_now(
+    pub(super) fn decide_again(
         &self,
         call: &Call,
         tool: &Tool,
         upstream: &Upstream,
         arguments: &Value,
-    ) -> Result<Option<Vec<Gate>>, RuleId> {
+    ) -> Result<Again, RuleId> {
         let accepted = &call.accepted;
         let decision = self.config.policy.decide(&Question {
             principal: &accepted.caller.principal,
@@ -240,11 +257,15 @@ impl Driver {
             trust: super::trust(upstream.config()),
         });
         let held = call.hold.as_ref().map(|hold| hold.gates.as_slice()).unwrap_or_default();
+        let more = decision.verdict.asks_more_than(held);
         match decision.verdict {
             Verdict::Deny { rule, .. } => Err(rule),
-            verdict if !verdict.asks_more_than(held) => Ok(None),
-            Verdict::Ask(_, gates) => Ok(Some(gates)),
-            Verdict::Allow(_) => Ok(None),
+            Verdict::Ask(plan, gates) if more => {
+                let kept = held.iter().filter(|held| !gates.iter().any(|gate| gate.covers(held))).cloned();
+                let stricter = Some(gates.iter().cloned().chain(kept).collect());
+                Ok(Again { plan, stricter })
+            }
+            Verdict::Ask(plan, _) | Verdict::Allow(plan) => Ok(Again { plan, stricter: None }),
         }
     }
 }

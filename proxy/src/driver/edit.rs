@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_policy::{KeyRule, UpstreamKey};
+use holdfast_policy::{KeyRule, Plan, UpstreamKey};
 use holdfast_store::{
     Call, CallId, Decider, Digest, State, Text,
     engine::{self, Event},
@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::{
     Driver,
-    decide::DecideError,
+    check::another,
+    decide::{DecideError, unfit},
     preview::{self, Asked},
 };
 
@@ -31,11 +32,18 @@ impl Driver {
         let Some(live) = self.find(id) else { return Err(self.not_live(id).await) };
         let call = live.with(|shared| shared.call.clone());
         let Some(hold) = call.hold.as_ref().filter(|_| call.state == State::Asking) else {
-            return Err(super::decide::unfit(engine::Unfit::WrongState(call.state)));
+            return Err(unfit(engine::Unfit::WrongState(call.state)));
         };
-        if hold.digest != seen {
-            return Err(DecideError::Stale { digest: Some(hold.digest) });
-        }
+        // Nobody who may not decide has servers asked.
+        let nothing = engine::Edited {
+            arguments: call.arguments().clone(),
+            digest: hold.digest,
+            gates: Vec::new(),
+            shown: None,
+            identity: None,
+        };
+        let edit = Event::Edit { by: by.clone(), seen, edited: Box::new(nothing) };
+        engine::step(self.moment(), &call, edit).map_err(unfit)?;
         same_effect(&call, &arguments).map_err(DecideError::Illegal)?;
         let accepted = &call.accepted;
         let Some(upstream) = self.upstreams.get(&accepted.server) else {
@@ -44,7 +52,7 @@ impl Driver {
                 accepted.server
             )));
         };
-        let tools = upstream.tools(&accepted.caller).await;
+        let tools = upstream.tools_opened(&accepted.caller).await;
         let tools = tools.map_err(|unsent| {
             DecideError::Illegal(format!("its server cannot be asked: {}", unsent.message))
         })?;
@@ -54,14 +62,11 @@ impl Driver {
                 accepted.server
             )));
         };
-        let gates = match self.gates_now(&call, tool, &upstream, &arguments) {
-            Ok(stricter) => stricter.unwrap_or_else(|| hold.gates.clone()),
-            Err(rule) => {
-                return Err(DecideError::NotAllowed(format!(
-                    "the policy denies these arguments (rule `{rule}`)"
-                )));
-            }
-        };
+        let again = self.decide_again(&call, tool, &upstream, &arguments).map_err(|rule| {
+            DecideError::NotAllowed(format!("the policy denies these arguments (rule `{rule}`)"))
+        })?;
+        same_promises(&accepted.plan, &again.plan).map_err(DecideError::Illegal)?;
+        let gates = again.stricter.unwrap_or_else(|| hold.gates.clone());
         let arguments = Text::of(&arguments);
         let shown = preview::look(&upstream, &call, &arguments).await;
         let asked = Asked {
@@ -74,9 +79,26 @@ impl Driver {
             revision: hold.revision + 1,
         };
         let digest = asked.digest();
-        let edited = Box::new(engine::Edited { arguments, digest, gates, shown });
+        let edited =
+            Box::new(engine::Edited { arguments, digest, gates, shown, identity: another(&call, &upstream) });
         self.decide(id, Event::Edit { by, seen, edited }).await
     }
+}
+
+/// The call's keys and retries were settled when it was accepted; other arguments may not call for others.
+fn same_promises(was: &Plan, is: &Plan) -> Result<(), String> {
+    let what = if was.key != is.key || was.scope != is.scope {
+        "key"
+    } else if was.upstream_key != is.upstream_key {
+        "upstream key"
+    } else if was.repeat != is.repeat {
+        "repeat"
+    } else {
+        return Ok(());
+    };
+    Err(format!(
+        "the policy has another `{what}` for these arguments: reject it, and let the agent ask for what you want"
+    ))
 }
 
 /// An edit changes how something is done, not which thing: the keys of the call were claimed for one effect.

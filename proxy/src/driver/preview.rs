@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use holdfast_policy::{Gate, MissingPointer, Preview, PreviewBy, look_into};
+use holdfast_policy::{Gate, MissingPointer, Pointer, Preview, PreviewBy, UpstreamKey, look_into};
 use holdfast_store::{Answer, AnswerKind, Approvable, Call, Digest, Shown, ShownKind, Text, engine::Event};
 use serde_json::Value;
 
 use super::task::Task;
-use crate::upstream::{Dispatch, Upstream};
+use crate::upstream::{Dispatch, Tool, Upstream};
 
 /// A preview that nobody can read helps nobody decide, and it is kept with the call.
 const LARGEST: usize = 256 << 10;
@@ -26,7 +26,7 @@ impl Task {
             let Some((shown, hold)) = shown.zip(call.hold.as_ref()) else { return };
             let asked = Asked {
                 call: &call,
-                identity: &call.accepted.identity,
+                identity: call.identity(),
                 definition: &call.accepted.definition,
                 arguments: call.arguments(),
                 shown: Some(&shown),
@@ -72,7 +72,11 @@ impl Asked<'_> {
 /// as one that failed.
 pub(super) async fn look(upstream: &Arc<Upstream>, call: &Call, arguments: &Text) -> Option<Shown> {
     let preview = call.accepted.plan.preview.as_ref()?;
-    let seen = match question(preview, &call.accepted.tool, &arguments.value()) {
+    let asked = match known(upstream, call, preview).await {
+        Ok(()) => question(preview, call, &arguments.value()),
+        Err(why) => Err(why),
+    };
+    let seen = match asked {
         Ok((tool, arguments)) => {
             let caller = call.accepted.caller.clone();
             let arguments = Text::of(&arguments);
@@ -82,19 +86,28 @@ pub(super) async fn look(upstream: &Arc<Upstream>, call: &Call, arguments: &Text
         }
         Err(why) => Err(why),
     };
-    Some(match seen.and_then(usable) {
-        Ok(answer) => {
-            let content = look_into(&answer.text.value()).into_owned();
-            let found = |pointer: &holdfast_policy::Pointer| pointer.find(&content).map(Text::of);
-            let drift = preview.drift.iter().map(|pointer| (pointer.to_string(), found(pointer))).collect();
-            Shown { kind: ShownKind::Preview, text: answer.text, drift }
-        }
+    Some(match seen.and_then(usable).and_then(|answer| watch(preview, answer)) {
+        Ok(shown) => shown,
         Err(why) => Shown { kind: ShownKind::Failed, text: Text::of(&why), drift: Vec::new() },
     })
 }
 
+/// Only the tool that was asked for is trusted to do nothing when it is told so: of another one nobody knows yet.
+async fn known(upstream: &Arc<Upstream>, call: &Call, preview: &Preview) -> Result<(), String> {
+    if let PreviewBy::Companion { .. } = preview.by {
+        return Ok(());
+    }
+    let accepted = &call.accepted;
+    let tools = upstream.tools_opened(&accepted.caller).await.map_err(|unsent| unsent.message)?;
+    let same = |tool: &Tool| tool.name == accepted.tool && *tool.hash == *accepted.definition;
+    if upstream.identity() == accepted.identity && tools.iter().any(same) {
+        return Ok(());
+    }
+    Err("the tool is not the one that was asked for, so it was not given a dry run".to_owned())
+}
+
 /// The tool to ask and its arguments.
-fn question(preview: &Preview, tool: &str, arguments: &Value) -> Result<(String, Value), String> {
+fn question(preview: &Preview, call: &Call, arguments: &Value) -> Result<(String, Value), String> {
     match &preview.by {
         PreviewBy::Companion { tool, args } => match args.render(arguments) {
             Ok(arguments) => Ok((tool.clone(), arguments)),
@@ -104,13 +117,30 @@ fn question(preview: &Preview, tool: &str, arguments: &Value) -> Result<(String,
         },
         PreviewBy::DryRun { arg, value } => {
             let mut dry = arguments.clone();
+            if let Some(UpstreamKey::Arg(key)) = &call.accepted.plan.upstream_key {
+                // With the key of the real call, a server that deduplicates would answer that with this.
+                key.put(&mut dry, format!("preview-{}", call.id).into())
+                    .map_err(|_| format!("the arguments have no room for {key}"))?;
+            }
             match arg.put(&mut dry, value.clone()) {
-                Ok(()) => Ok((tool.to_owned(), dry)),
+                Ok(()) => Ok((call.accepted.tool.clone(), dry)),
                 // Without it the tool would do what is to be approved first.
                 Err(_) => Err(format!("the arguments have no room for the dry-run argument {arg}")),
             }
         }
     }
+}
+
+/// What is shown, with what must not change of it: a watch over nothing would let everything pass.
+fn watch(preview: &Preview, answer: Answer) -> Result<Shown, String> {
+    let value = answer.text.value();
+    let content = look_into(&value);
+    let found = |pointer: &Pointer| match pointer.find(&content) {
+        Some(found) => Ok((pointer.to_string(), Some(Text::of(found)))),
+        None => Err(format!("the preview has no {pointer}, which must not change: {}", &*answer.text)),
+    };
+    let drift = preview.drift.iter().map(found).collect::<Result<_, _>>()?;
+    Ok(Shown { kind: ShownKind::Preview, text: answer.text.clone(), drift })
 }
 
 fn usable(answer: Answer) -> Result<Answer, String> {

@@ -112,6 +112,8 @@ impl Task {
                 let event = self.never_left().unwrap_or(Event::Tick);
                 self.step(event).await.map(drop)
             }
+            // The slot that it was made for is gone, and with the next one it is made again.
+            Input::Event(Event::Rechecked { .. }) if self.slot.is_none() => Ok(()),
             Input::Event(event) => self.step(event).await.map(drop),
             Input::Signal(attempt, signal) => {
                 if let Signal::Progress(params) = &signal {

@@ -129,7 +129,7 @@ fn waiting(journal: &dyn Journal, summary: Summary) -> Result<Option<Waiting>, J
     }
     Ok(Some(Waiting {
         client: call.accepted.caller.client.clone(),
-        identity: call.accepted.identity.clone(),
+        identity: call.identity().to_owned(),
         arguments: call.arguments().to_string(),
         edited: call.edited.as_ref().map(|(by, _)| by.clone()),
         hold: hold(&call),

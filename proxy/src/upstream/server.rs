@@ -84,6 +84,15 @@ impl Upstream {
         Ok(tools)
     }
 
+    /// The tools of a server that is there now: of one that is not, it is opened first, as a dispatch would.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, or never gave a list.
+    pub(crate) async fn tools_opened(&self, caller: &Caller) -> Result<Arc<Vec<Tool>>, Unsent> {
+        self.instance(caller)?.opened(&self.shared.name).await?;
+        self.tools(caller).await
+    }
+
     /// A tool of the last good list, without waiting.
     pub(crate) fn tool_now(&self, name: &str) -> Option<Tool> {
         self.shared.catalog()?.tool(name).cloned()

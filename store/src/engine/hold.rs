@@ -10,7 +10,11 @@ use crate::{
     state::{Outcome, State},
 };
 
-pub(super) fn rechecked(now: Now, call: &Call, recheck: Recheck) -> Step {
+pub(super) fn rechecked(now: Now, call: &Call, revision: u32, recheck: Recheck) -> Step {
+    // A slow look at what was asked before the question changed.
+    if call.hold.as_ref().is_some_and(|hold| hold.revision != revision) {
+        return Step::default();
+    }
     if !matches!(call.state, State::Approved | State::Ready | State::Backoff) {
         return Step::default();
     }
@@ -30,9 +34,9 @@ pub(super) fn rechecked(now: Now, call: &Call, recheck: Recheck) -> Step {
         Recheck::Changed { reason, .. } if call.may_have_executed() => {
             no_further_attempt(call, Trouble::new("superseded", reason), Loss::UpstreamError)
         }
-        Recheck::Changed { reason, digest, gates, shown } => {
+        Recheck::Changed { reason, digest, gates, shown, identity } => {
             let revision = call.hold.as_ref().map_or(1, |hold| hold.revision) + 1;
-            facts([Entry::Superseded { reason, revision, digest, gates, shown }])
+            facts([Entry::Superseded { reason, revision, digest, gates, shown, identity }])
         }
     }
 }
@@ -98,8 +102,8 @@ pub(super) fn edit(now: Now, call: &Call, by: Decider, seen: Digest, edited: Edi
     if counted_gates(&hold.gates, &by, Standing::Other).is_empty() {
         return Err(Unfit::NotAnApprover);
     }
-    let Edited { arguments, digest, gates, shown } = edited;
-    Ok(facts([Entry::Edited { by, arguments, revision: hold.revision + 1, digest, gates, shown }]))
+    let Edited { arguments, digest, gates, shown, identity } = edited;
+    Ok(facts([Entry::Edited { by, arguments, revision: hold.revision + 1, digest, gates, shown, identity }]))
 }
 
 pub(super) fn respond(

@@ -73,6 +73,7 @@ fn example(name: &str) -> Entry {
             digest,
             gates: Vec::new(),
             shown: Some(shown()),
+            identity: None,
         },
         "responded ok" => Entry::Responded { by: by(), answer: answer(AnswerKind::Result) },
         "responded error" => Entry::Responded { by: by(), answer: answer(AnswerKind::ToolError) },
@@ -80,9 +81,14 @@ fn example(name: &str) -> Entry {
         "granted" => approved(Some(Grant { execute_by: Millis(9) })),
         "refused" => Entry::Refused { by: by(), reason: "no".into() },
         "expired" => Entry::Expired { clock: HoldClock::ApproveBy },
-        "superseded" => {
-            Entry::Superseded { reason: "drift".into(), revision: 2, digest, gates: Vec::new(), shown: None }
-        }
+        "superseded" => Entry::Superseded {
+            reason: "drift".into(),
+            revision: 2,
+            digest,
+            gates: Vec::new(),
+            shown: None,
+            identity: None,
+        },
         "dispatched" => Entry::Dispatched { attempt },
         "answered ok" => Entry::Answered { attempt, answer: answer(AnswerKind::Result) },
         "answered error" => Entry::Answered { attempt, answer: answer(AnswerKind::ToolError) },

@@ -166,7 +166,7 @@ impl Driver {
         }
         let now = self.now(env);
         let live = self.calls.get_mut(&id).expect("it was just loaded");
-        let from_slot = matches!(event, Event::Slot | Event::Rechecked(_));
+        let from_slot = matches!(event, Event::Slot | Event::Rechecked { .. });
         if from_slot {
             live.slot.step_done();
         }
@@ -306,7 +306,7 @@ impl Driver {
             self.fold(env, id, pending.at, &pending.entries[1..]);
             self.attach(env, ask, stream, id)?;
         } else {
-            if matches!(pending.why, Why::Event { event: Event::Slot | Event::Rechecked(_), .. }) {
+            if matches!(pending.why, Why::Event { event: Event::Slot | Event::Rechecked { .. }, .. }) {
                 self.live(id).slot.step_done();
             }
             self.fold(env, id, pending.at, &pending.entries);

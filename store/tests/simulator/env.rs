@@ -33,7 +33,7 @@ pub(crate) enum Happening {
     OperatorActs(Box<Act>),
     Flush(u32),
     Timer(u32, CallId),
-    RecheckBack(u32, CallId, Box<Recheck>),
+    RecheckBack(u32, CallId, u32, Box<Recheck>),
     PreviewBack(u32, CallId),
     HoldWait(u32, CallId, usize),
     ProbeLooks(ProbeTrip),
@@ -348,8 +348,8 @@ impl World {
             Happening::Reply(index, what) => self.reply(index, what),
             Happening::Flush(epoch) => self.in_epoch(epoch, Driver::flushed),
             Happening::Timer(epoch, call) => self.in_epoch(epoch, |driver, env| driver.timer(env, call)),
-            Happening::RecheckBack(epoch, call, recheck) => {
-                self.in_epoch(epoch, |driver, env| driver.rechecked(env, call, *recheck));
+            Happening::RecheckBack(epoch, call, revision, recheck) => {
+                self.in_epoch(epoch, |driver, env| driver.rechecked(env, call, revision, *recheck));
             }
             Happening::PreviewBack(epoch, call) => {
                 self.in_epoch(epoch, |driver, env| driver.previewed(env, call));

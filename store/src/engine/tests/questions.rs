@@ -125,3 +125,22 @@ fn broken_glass_passes_every_gate() {
         "-; granted until 3600000 -> queue; refused = refused",
     );
 }
+
+#[test]
+fn a_slow_re_check_says_nothing_about_another_question() {
+    let asked_anew =
+        || approved().slot().revokes("ana").edits("bo", DIGEST).approves_text("bo", CHANGED).slot().forget();
+    let slow = |recheck| Event::Rechecked { revision: 1, recheck };
+    check(asked_anew().tell(slow(Recheck::Same)), "- = approved");
+    check(asked_anew().tell(slow(Recheck::Denied { reason: "stricter".into() })), "- = approved");
+    check(asked_anew().rechecked(Recheck::Same), "dispatched 1 -> send 1 = in-flight");
+}
+
+#[test]
+fn past_the_gates_is_not_through_them() {
+    let two = || never().held_for(&[gate_of(2, &[], SelfApproval::Refused)]).asked().forget();
+    check(
+        two().approves("bo").breaks_glass("cy").revokes("bo").approves("ana"),
+        "approved; granted until 3600000 -> queue; revoked; approved = asking",
+    );
+}

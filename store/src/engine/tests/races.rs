@@ -54,7 +54,7 @@ fn race(acts: &[Act]) -> (Vec<Call>, Vec<(Millis, Entry)>) {
         let seen = &versions[versions.len().saturating_sub(1 + act.behind)];
         let mut event = racing(act.event);
         if let (Event::Slot, State::Approved) = (&event, seen.state) {
-            event = Event::Rechecked(Recheck::Same);
+            event = Event::Rechecked { revision: 1, recheck: Recheck::Same };
         }
         let Ok(step) = step(Now { at, dice: 0.5 }, seen, event) else { continue };
         let latest = versions.last().expect("a first version");
@@ -166,14 +166,19 @@ fn any_event(event: u8, attempt: Attempt) -> Event {
     match event {
         0 => Event::Recovered,
         1 | 2 => Event::Slot,
-        3 | 4 => Event::Rechecked(Recheck::Same),
-        5 => Event::Rechecked(Recheck::Denied { reason: "stricter".into() }),
-        6 => Event::Rechecked(Recheck::Changed {
-            reason: "drift".into(),
-            digest: CHANGED,
-            gates: vec![super::story::gate()],
-            shown: None,
-        }),
+        3 => Event::Rechecked { revision: 1, recheck: Recheck::Same },
+        4 => Event::Rechecked { revision: 2, recheck: Recheck::Same },
+        5 => Event::Rechecked { revision: 1, recheck: Recheck::Denied { reason: "stricter".into() } },
+        6 => Event::Rechecked {
+            revision: 1,
+            recheck: Recheck::Changed {
+                reason: "drift".into(),
+                digest: CHANGED,
+                gates: vec![super::story::gate()],
+                shown: None,
+                identity: None,
+            },
+        },
         7 => Event::Answered(attempt, answer(AnswerKind::Result, "done")),
         8 => Event::Answered(attempt, answer(AnswerKind::ToolError, "busy")),
         9 => Event::Answered(attempt, answer(AnswerKind::ToolError, "no")),

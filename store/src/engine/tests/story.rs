@@ -255,7 +255,8 @@ impl Story {
     }
 
     pub(super) fn rechecked(self, recheck: Recheck) -> Self {
-        self.tell(Event::Rechecked(recheck))
+        let revision = self.call().hold.as_ref().map_or(1, |hold| hold.revision);
+        self.tell(Event::Rechecked { revision, recheck })
     }
 
     /// The re-check finds something else, to be approved by anybody.
@@ -265,6 +266,7 @@ impl Story {
             digest: CHANGED,
             gates: vec![gate()],
             shown: None,
+            identity: None,
         })
     }
 
@@ -427,7 +429,7 @@ fn refusal(unfit: &Unfit) -> String {
 /// Another amount, to be approved by anybody.
 pub(super) fn edited() -> Edited {
     let arguments = Text::of(&serde_json::json!({ "amount": 5 }));
-    Edited { arguments, digest: CHANGED, gates: vec![gate()], shown: None }
+    Edited { arguments, digest: CHANGED, gates: vec![gate()], shown: None, identity: None }
 }
 
 /// What a look at the effect brought.

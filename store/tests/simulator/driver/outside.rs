@@ -221,6 +221,7 @@ impl Driver {
                     digest: env.fresh_digest(),
                     gates: vec![draw_gate(&mut env.rng, 0)],
                     shown: None,
+                    identity: None,
                 };
                 Event::Edit { by, seen, edited: Box::new(edited) }
             }
@@ -305,27 +306,32 @@ impl Driver {
     }
 
     pub(super) fn recheck(&mut self, env: &mut Env, id: CallId) {
-        self.live(id).slot.step_begins();
+        let live = self.live(id);
+        live.slot.step_begins();
+        let revision = live.call.hold.as_ref().map_or(1, |hold| hold.revision);
         let recheck = match env.rng.below(100) {
             0..8 if !env.is_calm() => Recheck::Changed {
                 reason: "drift".into(),
                 digest: env.fresh_digest(),
                 gates: vec![draw_gate(&mut env.rng, 0)],
                 shown: None,
+                identity: None,
             },
             8..11 if !env.is_calm() => Recheck::Denied { reason: "stricter".into() },
             _ => Recheck::Same,
         };
         let after = env.rng.between(0, 30);
-        env.schedule(after, Happening::RecheckBack(self.epoch, id, Box::new(recheck)));
+        env.schedule(after, Happening::RecheckBack(self.epoch, id, revision, Box::new(recheck)));
     }
 
-    pub(crate) fn rechecked(&mut self, env: &mut Env, id: CallId, recheck: Recheck) -> Ran {
+    pub(crate) fn rechecked(&mut self, env: &mut Env, id: CallId, revision: u32, recheck: Recheck) -> Ran {
         if !self.calls.contains_key(&id) {
             return Ok(());
         }
-        env.audit.rechecked(id, &recheck);
-        self.tell(env, id, Event::Rechecked(recheck), None)?.expect("a re-check is no decision");
+        if self.live(id).call.hold.as_ref().is_some_and(|hold| hold.revision == revision) {
+            env.audit.rechecked(id, &recheck);
+        }
+        self.tell(env, id, Event::Rechecked { revision, recheck }, None)?.expect("a re-check is no decision");
         self.settle(env, id)
     }
 
