@@ -21,7 +21,7 @@ use crate::report::Report;
 /// Shows both ends that the other one is there.
 const ALIVE: Duration = Duration::from_secs(15);
 /// How soon a session that has ended is noticed.
-const CHECK: Duration = Duration::from_secs(5);
+const CHECK: Duration = Duration::from_secs(2);
 
 /// Query of `GET /api/v1/events`.
 #[derive(Debug, Default, Deserialize)]

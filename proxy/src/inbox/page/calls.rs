@@ -261,26 +261,28 @@ fn filters(found: &Found, wanted: &Wanted) -> Markup {
                 span.dim { "Search" }
                 input type="search" name="q" value=(wanted.q) placeholder="id, tool, agent, run, arguments" autocomplete="off" spellcheck="false";
             }
-            label {
-                span.dim { "State" }
-                select name="state" {
-                    option value="" { "any" }
-                    option value="open" selected[wanted.state == "open"] { "not ended" }
-                    @for state in CallState::ALL {
-                        option value=(state.name()) selected[wanted.state == state.name()] { (state.name()) }
+            div.scroll {
+                label {
+                    span.dim { "State" }
+                    select name="state" {
+                        option value="" { "any" }
+                        option value="open" selected[wanted.state == "open"] { "not ended" }
+                        @for state in CallState::ALL {
+                            option value=(state.name()) selected[wanted.state == state.name()] { (state.name()) }
+                        }
                     }
                 }
-            }
-            (choice("server", "Server", servers, &wanted.server))
-            (choice("tool", "Tool", tools, &wanted.tool))
-            (choice("agent", "Agent", agents, &wanted.agent))
-            (choice("run", "Run", runs, &wanted.run))
-            label {
-                span.dim { "Time" }
-                select name="since" {
-                    option value="" { "any" }
-                    @for (name, words, _) in SINCE {
-                        option value=(name) selected[wanted.since == name] { (words) }
+                (choice("server", "Server", servers, &wanted.server))
+                (choice("tool", "Tool", tools, &wanted.tool))
+                (choice("agent", "Agent", agents, &wanted.agent))
+                (choice("run", "Run", runs, &wanted.run))
+                label {
+                    span.dim { "Time" }
+                    select name="since" {
+                        option value="" { "any" }
+                        @for (name, words, _) in SINCE {
+                            option value=(name) selected[wanted.since == name] { (words) }
+                        }
                     }
                 }
             }

@@ -116,10 +116,7 @@ pub(super) fn content(known: &Known) -> Markup {
     html! {
         (warning_badge(texts.into_iter().chain(preview.map(|preview| &*preview.text))))
         @if let Some((by, _)) = known.call.as_ref().and_then(|call| call.edited.as_ref()) {
-            p.note.edited {
-                strong { (shown(&by.name)) } " has changed these arguments. "
-                "The agent asked for something else, which its history has."
-            }
+            p.note.edited { strong { (shown(&by.name)) } " has changed these arguments." }
         }
         div.content {
             div {
@@ -127,6 +124,12 @@ pub(super) fn content(known: &Known) -> Markup {
                 (json::block(arguments, "Arguments"))
             }
             @if let Some(hold) = &known.hold { (previews(hold)) }
+        }
+        @if let Some(call) = known.call.as_ref().filter(|call| call.edited.is_some()) {
+            details data-key="agents" {
+                summary { "What the agent had asked for, " (bytes(call.accepted.arguments.len())) }
+                (json::block(&call.accepted.arguments, "What the agent had asked for"))
+            }
         }
     }
 }
@@ -141,7 +144,7 @@ fn previews(hold: &HoldDetail) -> Markup {
                     ShownKind::Failed => {
                         h4.failed { "The preview failed" }
                         p { "You decide without knowing what it would do." }
-                        (json::block(&preview.text, "Why the preview failed"))
+                        div.code { (shown(&reason(&preview.text))) }
                     }
                 }
                 @for (pointer, value) in &preview.drift {
@@ -159,6 +162,11 @@ fn previews(hold: &HoldDetail) -> Markup {
             }
         }
     }
+}
+
+/// Why there is no preview, out of the JSON string that keeps it.
+pub(super) fn reason(text: &str) -> String {
+    serde_json::from_str(text).unwrap_or_else(|_| text.to_owned())
 }
 
 /// The part of a tool's result that says it all, where there is one.

@@ -6,7 +6,7 @@ use holdfast_store::{
 };
 use maud::{Markup, html};
 
-use super::text::shown;
+use super::{card, text::shown};
 use crate::times::{clock, local};
 
 /// How a fact is coloured.
@@ -47,9 +47,10 @@ fn asked(entry: &Entry) -> Option<(Tone, Markup)> {
         Entry::Accepted(accepted) => (Tone::Plain, verdict(&accepted.disposition)),
         Entry::Previewed { shown: preview, .. } => match preview.kind {
             ShownKind::Preview => (Tone::Plain, html! { "Previewed: a person is asked" }),
-            ShownKind::Failed => {
-                (Tone::Bad, html! { "No preview, a person is asked without: " (shown(&preview.text)) })
-            }
+            ShownKind::Failed => (
+                Tone::Bad,
+                html! { "No preview, a person is asked without: " (shown(&card::reason(&preview.text))) },
+            ),
         },
         Entry::Approved { by, grant, glass, .. } => approved(by, *grant, glass.as_deref()),
         Entry::Revoked { by, reason } => {

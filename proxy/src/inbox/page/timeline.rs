@@ -148,7 +148,11 @@ fn bar(stretch: &Stretch, y: f64) -> Markup {
         g class={ "bar b-" (lane) } {
             title { (stretch.state.name()) ", " (label) }
             rect x=(percent(stretch.x)) y=(y + 4.0) width=(percent(stretch.width)) height="22" rx="4" {}
-            @if stretch.width > 0.07 {
+            @if stretch.width > 0.3 && stretch.attempt.is_none() {
+                text x=(percent(stretch.x + stretch.width / 2.0)) y=(y + 19.5) text-anchor="middle" {
+                    (stretch.state.name()) " " (label)
+                }
+            } @else if stretch.width > 0.07 {
                 text x=(percent(stretch.x + stretch.width / 2.0)) y=(y + 19.5) text-anchor="middle" { (label) }
             }
         }
