@@ -646,6 +646,7 @@ async fn a_preview_is_shown_and_so_is_its_failure() {
             digest: digest(r#"{"amount":7}"#, 2),
             gates,
             shown: Some(shown),
+            identity: None,
         };
         asked(&journal, id(1), PLAIN, None);
         append(&journal, id(1), 1, vec![edited]);
@@ -754,6 +755,7 @@ async fn a_digest_that_no_longer_fits_shows_what_changed() {
         digest: second,
         gates,
         shown: None,
+        identity: None,
     };
     append(&journal, id(0xa1), 1, vec![superseded]);
     let desktop = desktop(journal, Err(DecideError::Stale { digest: Some(second) }));
