@@ -100,8 +100,8 @@ pub(super) fn heading(known: &Known, now: Millis) -> Markup {
             @if !client.is_empty() { " with " (shown(client)) }
             " · asked " (since(call.at, now))
             " · " a.id href={ "/calls/" (call.call) } { (short(call.call)) }
-            @if let Some(accepted) = known.accepted() {
-                " · " span.identity { (shown(&accepted.identity)) }
+            @if let Some(call) = &known.call {
+                " · " span.identity { (shown(call.identity())) }
             }
         }
     }
