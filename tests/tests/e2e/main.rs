@@ -9,6 +9,7 @@ mod clients;
 mod crash;
 mod doubt;
 mod holds;
+mod inbox;
 mod keys;
 mod leaving;
 mod limits;
