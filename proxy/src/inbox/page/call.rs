@@ -125,6 +125,7 @@ fn body(known: &Known, session: &Session, shown: Option<Digest>, now: Millis) ->
                 }
                 _ => { h2 { "Arguments" } }
             }
+            @if asks { (card::who_asks(known, now)) }
             @if known.records.is_empty() {
                 p.note { "Its entries are no longer kept: only its line is left." }
             }

@@ -57,6 +57,11 @@ impl Known {
         self.call.as_ref().map(|call| &**call.arguments())
     }
 
+    /// The agent's own name for itself; empty where it gave none.
+    pub(super) fn client(&self) -> &str {
+        self.accepted().map(|accepted| accepted.caller.client.as_str()).unwrap_or_default()
+    }
+
     pub(super) fn id(&self) -> CallId {
         self.summary.call
     }
@@ -89,12 +94,20 @@ pub(super) fn iso(at: Millis) -> String {
     jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
-/// The head of a card: what, how urgent, who.
+/// The head of a card: what, and who asks for it.
 pub(super) fn heading(known: &Known, now: Millis) -> Markup {
     let call = &known.summary;
-    let client = known.accepted().map(|accepted| accepted.caller.client.as_str()).unwrap_or_default();
     html! {
         h3 { a.open href={ "/calls/" (call.call) } { (tool_name(&call.server, &call.tool)) } }
+        (who_asks(known, now))
+    }
+}
+
+/// Who asks, since when, and what is really going to be spoken to.
+pub(super) fn who_asks(known: &Known, now: Millis) -> Markup {
+    let call = &known.summary;
+    let client = known.client();
+    html! {
         p.meta {
             (shown(&call.principal))
             @if !client.is_empty() { " with " (shown(client)) }
@@ -112,7 +125,8 @@ pub(super) fn content(known: &Known) -> Markup {
     let Some(arguments) = known.arguments() else { return html! {} };
     let call = &known.summary;
     let preview = known.hold.as_ref().and_then(|hold| hold.preview.as_ref());
-    let texts = [arguments, &call.server, &call.tool, &call.principal];
+    let identity = known.call.as_ref().map_or("", |call| call.identity());
+    let texts = [arguments, &call.server, identity, &call.tool, &call.principal, known.client()];
     html! {
         (warning_badge(texts.into_iter().chain(preview.map(|preview| &*preview.text))))
         @if let Some((by, _)) = known.call.as_ref().and_then(|call| call.edited.as_ref()) {

@@ -60,7 +60,7 @@
     for (const { name, value } of [...want.attributes]) {
       if (name === 'open' || (name === 'hidden' && have.dataset.shown)) continue;
       if (have.getAttribute(name) !== value) {
-        if (name === 'value' && have.name === 'digest') arrive(have.closest('.card'));
+        if (name === 'value' && have.name === 'digest') asksAnew(have.closest('.card'));
         have.setAttribute(name, value);
       }
     }
@@ -107,6 +107,12 @@
       at = next;
       skip();
     }
+  }
+  // What is asked is no longer what was looked at: whoever is about to press a key is to look again.
+  function asksAnew(card) {
+    moved = true;
+    arrive(card);
+    if (card && card.contains(document.activeElement) && document.activeElement.nodeName === 'BUTTON') document.activeElement.blur();
   }
   function arrive(node) {
     if (!node || !node.classList || !node.matches('.card, .line')) return;
