@@ -194,6 +194,49 @@ fn an_edit_cannot_make_another_effect_of_it() {
 }
 
 #[test]
+fn an_edit_cannot_bring_other_promises() {
+    let world = world(
+        "[[rule]]\nid = \"tiny\"\nserver = \"bank\"\ntool = \"transfer\"\nrepeat = \"safe\"\n\
+         when = [{ arg = \"/amount\", op = \"le\", value = 30 }]\n",
+    );
+    let served = world.serve();
+    let call = Agent::modern(&served, "agent").call("bank__transfer", payment("INV-1")).call();
+    let desk = Desk::of(&served, ANA);
+    let refused = desk.decide(&call, "edit", json!({ "arguments": payment_of(25, "INV-1") }));
+    assert_eq!(refused.status(), 409, "{}", refused.body);
+    assert!(refused.body.contains("another `repeat`"), "{}", refused.body);
+    let taken = desk.decide(&call, "edit", json!({ "arguments": payment_of(35, "INV-1") }));
+    assert_eq!(taken.status(), 200, "{}", taken.body);
+}
+
+#[test]
+fn a_changed_policy_asks_whom_it_names_and_whoever_was_asked_before() {
+    let rules = |who: &str| {
+        format!(
+            "{OPERATORS}[defaults]\neffect = \"allow\"\nhold_wait = \"0s\"\n[[rule]]\nid = \"large\"\n\
+             effect = \"ask\"\nserver = \"bank\"\ntool = \"transfer\"\n[rule.gate]\napprovers = [\"operator:{who}\"]\n"
+        )
+    };
+    let world = World::bank(&rules("ana"));
+    let served = world.serve();
+    let call = Agent::modern(&served, "agent").call("bank__transfer", payment("INV-1")).call();
+    served.kill();
+    world.configure(&format!("{}{}", world.server_bank(), rules("bob")));
+    let served = world.serve();
+    let (ana, bob) = (Desk::of(&served, ANA), Desk::of(&served, BOB));
+    ana.approve(&call);
+    holdfast_tests::eventually_some("it is asked again", || {
+        (ana.call(&call)["hold"]["revision"] == 2).then_some(())
+    });
+    bob.approve(&call);
+    assert_eq!(ana.call(&call)["call"]["state"], "asking");
+    assert_eq!(world.ledger().len(), 0);
+    ana.approve(&call);
+    assert!(Agent::modern(&served, "agent").wait(&call).succeeded());
+    assert_eq!(world.paid("INV-1"), 1);
+}
+
+#[test]
 fn an_answer_by_hand_goes_to_the_agent_and_nothing_is_sent() {
     let world = world("");
     let served = world.serve();

@@ -8,7 +8,9 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use holdfast_store::{Accepted, CallId, Digest, Disposition, Entry, Millis, Record, State as CallState};
+use holdfast_store::{
+    Accepted, Call, CallId, Digest, Disposition, Entry, Millis, Record, State as CallState,
+};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -264,7 +266,7 @@ fn facts(known: &Known, now: Millis) -> Markup {
             dt { "Asked for again" } dd {
                 @if joined == 0 { "never" } @else { (counted(joined, "time")) ", and answered as this one call" }
             }
-            @if let Some(accepted) = known.accepted() { (accepted_facts(accepted)) }
+            @if let Some(accepted) = known.accepted() { (accepted_facts(accepted, known.call.as_ref().map_or(&accepted.identity, Call::identity))) }
             @if let Some(hold) = &known.hold {
                 dt { "Digest" } dd { code.copy { (hold.digest) } ", revision " (hold.revision) }
             }
@@ -272,7 +274,7 @@ fn facts(known: &Known, now: Millis) -> Markup {
     }
 }
 
-fn accepted_facts(accepted: &Accepted) -> Markup {
+fn accepted_facts(accepted: &Accepted, identity: &str) -> Markup {
     let rules: Vec<String> = accepted.plan.rules.iter().map(|rule| visible(rule.as_str())).collect();
     let keys: Vec<&str> = accepted.keys.iter().map(|key| entries::key(key.source)).collect();
     html! {
@@ -285,7 +287,7 @@ fn accepted_facts(accepted: &Accepted) -> Markup {
             (shown(run))
             @if let Some(life) = &accepted.incarnation { span.dim { ", incarnation " (shown(life)) } }
         } }
-        dt { "Server" } dd { (shown(&accepted.server)) ": " code { (shown(&accepted.identity)) } }
+        dt { "Server" } dd { (shown(&accepted.server)) ": " code { (shown(identity)) } }
         dt { "Rules" } dd {
             @if rules.is_empty() { "the defaults" } @else { (rules.join(", ")) }
             span.dim { ", policy " (shown(&accepted.policy)) ", repeat " (accepted.plan.repeat.to_string()) }

@@ -283,7 +283,9 @@ impl Done {
         let name = state.name();
         match (self, name) {
             (Self::Approved, "asking") => "your approval counts, and others must approve it too.".into(),
-            (Self::Approved, _) => "approved. It is sent exactly once.".into(),
+            (Self::Approved, _) => {
+                "approved. It is sent at most once, and asked again if it has changed by then.".into()
+            }
             (Self::Rejected, _) => "rejected. The agent is told.".into(),
             (Self::Settled, "ready" | "approved" | "in-flight") => {
                 "settled as not sent: it is sent again.".into()
