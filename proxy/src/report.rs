@@ -269,6 +269,19 @@ impl Report {
         )
         .hint("Take the exact name from `tools/list`.")
     }
+
+    /// The tool is not what it was when it was trusted.
+    pub(crate) fn tool_quarantined(target: Target<'_>) -> Self {
+        Self::new(
+            "tool-quarantined",
+            format!("the definition of {target} has changed since it was trusted; nothing was sent"),
+        )
+        .hint(
+            "Tell the user that an operator has to look at the change and accept it (`holdfast tools`, or Servers in \
+             the inbox). Until then the tool cannot be called.",
+        )
+        .details(json!({ "server": target.server, "tool": target.tool }))
+    }
 }
 
 /// The request itself.
@@ -402,6 +415,7 @@ const PAGES: &[(&str, &str)] = pages![
     "request-state-invalid",
     "running",
     "shutting-down",
+    "tool-quarantined",
     "unauthorized",
     "unknown-server",
     "unknown-tool",

@@ -168,7 +168,7 @@ fn call() -> (CallId, Append, Append) {
         at,
         expected: 0,
         entries: vec![Entry::Accepted(Box::new(accepted)), dispatched],
-        claim: Claim { keys: keys.to_vec(), position: None, identical },
+        claim: Claim { keys: keys.to_vec(), position: None, identical, ..Claim::default() },
         keys: KeyFate::Keep,
         urgency: Urgency::Now,
     };

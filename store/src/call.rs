@@ -242,7 +242,8 @@ impl Call {
             | Entry::AnsweredAgain { .. }
             | Entry::Resolved { how: Resolution::GaveUp, .. }
             | Entry::Cancelled { .. }
-            | Entry::Joined { .. } => {}
+            | Entry::Joined { .. }
+            | Entry::Noted(_) => {}
             Entry::Released { .. } => self.released = true,
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     entry::{CallId, Millis},
     fingerprint::{Hash32, hash_fields},
     journal::{JournalError, Verified, VerifyError},
-    line::Line,
+    line::{self, Line},
     state::State,
 };
 
@@ -100,9 +100,9 @@ impl Checker {
         };
         if seen.pruned == 0 {
             let fact = codec::decode(frame).map_err(VerifyError::Journal)?;
-            match State::after(seen.state, &fact) {
+            match line::following(link.call, seen.state, &fact) {
                 Ok(state) => seen.state = Some(state),
-                Err(illegal) => return broken(&illegal.to_string()),
+                Err(illegal) => return broken(&illegal),
             }
         }
         Ok(())

@@ -14,11 +14,12 @@ use holdfast_policy::{Absent, Earlier, Failure, Gate, Next, Repeat};
 use crate::{
     call::Call,
     entry::{
-        Accepted, Answer, AnswerKind, Attempt, Decider, Disposition, Entry, Finding, HoldClock, Loss, Millis,
-        Resolution, Shown, Then, Trouble,
+        Accepted, Answer, AnswerKind, Attempt, CallId, Decider, Disposition, Entry, Finding, HoldClock, Loss,
+        Millis, Resolution, Shown, Then, Trouble,
     },
     fingerprint::Digest,
     journal::KeyFate,
+    register::RememberedId,
     state::{Outcome, State},
     text::Text,
 };
@@ -265,6 +266,43 @@ pub fn begin(accepted: Accepted, slot: SlotAtOnce) -> Step {
         }
     }
     Step { append, then }
+}
+
+/// A vote that an approver gave in advance, by a remembered decision.
+#[derive(Clone, Debug)]
+pub struct Advance {
+    /// Which.
+    pub remembered: RememberedId,
+    /// Who gave it, with the groups of this moment.
+    pub by: Decider,
+    /// Whether they own the agent that asks.
+    pub standing: Standing,
+}
+
+/// The first step of a held call for which votes given in advance satisfy all gates, and the decisions that are used
+/// up by it; none where they do not, so that none of them is: the call then begins as any other.
+pub fn begin_decided(
+    now: Now,
+    id: CallId,
+    accepted: &Accepted,
+    votes: Vec<Advance>,
+) -> Option<(Step, Vec<RememberedId>)> {
+    let first = Entry::Accepted(Box::new(accepted.clone()));
+    let mut call = Call::begin(id, now.at, &first).ok()?;
+    let (mut append, mut used) = (vec![first], Vec::new());
+    for vote in votes {
+        let remembered = vote.remembered;
+        let Ok(step) = hold::approve_in_advance(now, &call, vote) else { continue };
+        for entry in &step.append {
+            call.apply(now.at, entry).expect("a vote in advance is legal before and while a call is asked");
+        }
+        append.extend(step.append);
+        used.push(remembered);
+        if call.state == State::Approved {
+            return Some((Step { append, then: step.then }, used));
+        }
+    }
+    None
 }
 
 /// Whether a new call finds a slot free.

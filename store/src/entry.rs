@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     fingerprint::{Digest, Fingerprint, KeyHash},
+    register::{Note, RememberedId},
     state::Outcome,
     text::Text,
 };
@@ -35,6 +36,9 @@ impl Millis {
 pub struct CallId(pub Uuid);
 
 impl CallId {
+    /// Under this id, which no call can have, the journal keeps what belongs to no call; see [`crate::Register`].
+    pub const REGISTER: CallId = CallId(Uuid::nil());
+
     /// The id as the 16 big-endian bytes that journals sort by.
     pub fn bytes(self) -> [u8; 16] {
         *self.0.as_bytes()
@@ -302,6 +306,9 @@ pub enum Entry {
         /// Why the gates were passed over, where they were (break-glass): to be reviewed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         glass: Option<String>,
+        /// The decision made earlier that speaks here, where nobody was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remembered: Option<RememberedId>,
     },
     /// An approval was taken back before anything was sent: of the one who says so, or, by anybody else, all of them.
     Revoked {
@@ -446,6 +453,8 @@ pub enum Entry {
         /// Who.
         by: Decider,
     },
+    /// A fact that belongs to no call: only [`CallId::REGISTER`] has those.
+    Noted(Box<Note>),
 }
 
 /// What approvers are shown as the effect of a call, besides its arguments.
@@ -522,6 +531,7 @@ impl Entry {
             Self::Joined { .. } => "joined",
             Self::Collected { .. } => "collected",
             Self::Released { .. } => "released",
+            Self::Noted(note) => note.name(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::entry::KeySource;
@@ -31,6 +32,13 @@ pub fn hash_fields(purpose: &str, fields: &[&[u8]]) -> Hash32 {
 /// The fingerprint of a call (semantics section 2). Never covers `_meta` or what Holdfast injects.
 pub fn fingerprint(identity: &str, tool: &str, arguments: &str) -> Fingerprint {
     hash_fields("holdfast/fingerprint", &[identity.as_bytes(), tool.as_bytes(), arguments.as_bytes()])
+}
+
+/// The hash of a tool's definition: the order of an object's members, which JSON gives no meaning, is not part of it.
+pub fn definition_hash(definition: &Value) -> Hash32 {
+    let mut definition = definition.clone();
+    definition.sort_all_objects();
+    Hash32(Sha256::digest(definition.to_string().as_bytes()).into())
 }
 
 /// The hash of a key in the namespace of its source; `scope` holds principal, server and tool as they apply.

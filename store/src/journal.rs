@@ -43,11 +43,14 @@ pub struct Append {
 pub struct Claim {
     /// Checked in this order; the first that is taken decides and nothing is written.
     pub keys: Vec<Key>,
-    /// Checked after `keys`: the call's place among the identical calls of one incarnation of a run.
+    /// Claimed for good, also where the call's other keys are released, and checked after `keys`: uses of remembered
+    /// decisions, each of which counts however the call ends.
+    pub uses: Vec<KeyHash>,
+    /// Checked last: the call's place among the identical calls of one incarnation of a run.
     ///
     /// The journal keeps a counter under `counter`. The claimed key is `key.numbered(counter + 1)`. The counter
     /// advances durably when that key is claimed *and* when it turns out to be taken, but not when one of `keys`
-    /// was taken.
+    /// or `uses` was taken.
     pub position: Option<Position>,
     /// Under which hash the call can be found as the possible origin of a re-issue.
     pub identical: Option<Hash32>,
@@ -105,6 +108,8 @@ pub enum Refusal {
         /// The call that has it.
         call: CallId,
     },
+    /// One of the uses is another call's.
+    Spent,
     /// The call has another number of entries than expected.
     Conflict {
         /// How many it has.

@@ -1,7 +1,7 @@
 //! What survives a crash, and how it may change.
 //!
 //! * `entry`: facts; `state`: where they lead, and the one table of legal transitions.
-//! * `call`: the fold of a call's facts.
+//! * `call`: the fold of a call's facts; `register`: the fold of those that belong to no call.
 //! * `engine`: call + event -> facts to write, then effects.
 //! * `journal`: the contract that `memory` and `redb` keep; `codec` is their format.
 //!
@@ -19,6 +19,7 @@ mod line;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
+mod register;
 mod state;
 mod text;
 
@@ -28,13 +29,15 @@ pub use entry::{
     HoldClock, Key, KeySource, Loss, Millis, Resolution, Shown, ShownKind, Then, Trouble,
 };
 pub use fingerprint::{
-    Approvable, Digest, Fingerprint, Hash32, KeyHash, NotAHash, fingerprint, hash_fields, key_hash,
+    Approvable, Digest, Fingerprint, Hash32, KeyHash, NotAHash, definition_hash, fingerprint, hash_fields,
+    key_hash,
 };
 pub use journal::{
     Append, Appended, Claim, Done, Filter, Journal, JournalError, KeyFate, Position, Record, Refusal,
     Summary, Urgency, Verified, VerifyError,
 };
 pub use memory::{Chaining, Crash, Delivery, Memory};
+pub use register::{Definition, Likeness, Misfit, Note, Register, Remembered, RememberedId, Seen};
 pub use state::{Illegal, Outcome, State};
 pub use text::Text;
 

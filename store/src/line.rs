@@ -1,7 +1,7 @@
 //! A call's line: its summary, and what listing, releasing and pruning need to know without its entries.
 
 use crate::{
-    entry::{Entry, Millis},
+    entry::{CallId, Entry, Millis},
     fingerprint::Hash32,
     journal::{Append, Filter, JournalError, KeyFate, Refusal, Summary},
     state::{Outcome, State},
@@ -57,27 +57,35 @@ impl Line {
         }
     }
 
-    /// When a call ended that may be pruned: nobody will ever know how an unknown one ended, so its record stays.
+    /// When a call ended that may be pruned: nobody will ever know how an unknown one ended, so its record stays; and
+    /// what stands in the register holds until it says otherwise.
     pub(crate) fn prunable_at(&self) -> Option<Millis> {
-        if self.summary.state == State::Done(Outcome::Unknown) { None } else { self.done_at }
+        let kept =
+            self.summary.state == State::Done(Outcome::Unknown) || self.summary.call == CallId::REGISTER;
+        if kept { None } else { self.done_at }
     }
 
     fn first(append: &Append, fact: Option<&Entry>) -> Result<Self, Refusal> {
         let Some(fact) = fact else { return Err(impossible("an append without entries")) };
-        let state = State::after(None, fact).map_err(|illegal| impossible(&illegal.to_string()))?;
-        let Entry::Accepted(accepted) = fact else { return Err(impossible("a call that starts otherwise")) };
-        let summary = Summary {
+        let state = following(append.call, None, fact).map_err(|what| impossible(&what))?;
+        let mut summary = Summary {
             call: append.call,
             at: append.at,
             updated: append.at,
-            principal: accepted.caller.principal.clone(),
-            server: accepted.server.clone(),
-            tool: accepted.tool.clone(),
-            run: accepted.run.clone(),
+            principal: String::new(),
+            server: String::new(),
+            tool: String::new(),
+            run: None,
             state,
             attempts: 0,
             entries: 1,
         };
+        if let Entry::Accepted(accepted) = fact {
+            summary.principal.clone_from(&accepted.caller.principal);
+            summary.server.clone_from(&accepted.server);
+            summary.tool.clone_from(&accepted.tool);
+            summary.run.clone_from(&accepted.run);
+        }
         let done_at = state.is_done().then_some(append.at);
         Ok(Self { summary, done_at, keys: Vec::new(), identical: None, pruned: 0, seqs: Vec::new() })
     }
@@ -85,7 +93,7 @@ impl Line {
     fn push(&mut self, at: Millis, fact: &Entry) -> Result<(), Refusal> {
         let summary = &mut self.summary;
         summary.state =
-            State::after(Some(summary.state), fact).map_err(|illegal| impossible(&illegal.to_string()))?;
+            following(summary.call, Some(summary.state), fact).map_err(|what| impossible(&what))?;
         summary.updated = at;
         summary.entries += 1;
         summary.attempts += u32::from(matches!(fact, Entry::Dispatched { .. }));
@@ -101,12 +109,22 @@ impl Filter {
     pub(crate) fn admits(&self, summary: &Summary) -> bool {
         let is =
             |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        (self.states.is_empty() || self.states.contains(&summary.state))
+        summary.call != CallId::REGISTER
+            && (self.states.is_empty() || self.states.contains(&summary.state))
             && is(&self.server, &summary.server)
             && is(&self.tool, &summary.tool)
             && self.run.as_ref().is_none_or(|run| summary.run.as_ref() == Some(run))
             && self.since.is_none_or(|since| summary.at >= since)
             && self.before.is_none_or(|before| summary.call < before)
+    }
+}
+
+/// The state after `fact`. The register is no call and has none: what stands there is nobody's to list by state.
+pub(crate) fn following(call: CallId, state: Option<State>, fact: &Entry) -> Result<State, String> {
+    match fact {
+        Entry::Noted(_) if call == CallId::REGISTER => Ok(State::Done(Outcome::Succeeded)),
+        _ if call == CallId::REGISTER => Err("a call's fact in the register".to_owned()),
+        _ => State::after(state, fact).map_err(|illegal| illegal.to_string()),
     }
 }
 

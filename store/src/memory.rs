@@ -216,6 +216,9 @@ impl Kept {
                 free.push(key.hash);
             }
         }
+        if claim.uses.iter().any(|hash| self.keys.contains_key(hash)) {
+            return Err(Refusal::Spent);
+        }
         if let Some(position) = claim.position {
             let counter = self.positions.entry(position.counter).or_default();
             *counter += 1;
@@ -225,7 +228,7 @@ impl Kept {
             }
             free.push(key.hash);
         }
-        self.keys.extend(free.iter().map(|&hash| (hash, call)));
+        self.keys.extend(free.iter().chain(&claim.uses).map(|&hash| (hash, call)));
         Ok(free)
     }
 

@@ -76,6 +76,7 @@ impl State {
     pub fn after(state: Option<State>, entry: &Entry) -> Result<State, Illegal> {
         use Entry as E;
         use State as S;
+        // `Noted` is in no cell: it belongs to no call.
         let illegal = Illegal { state, entry: entry.name() };
         let Some(state) = state else {
             let E::Accepted(accepted) = entry else { return Err(illegal) };
@@ -88,6 +89,9 @@ impl State {
         };
         Ok(match (state, entry) {
             (S::Previewing, E::Previewed { .. }) => S::Asking,
+            // Decided earlier, for calls like this one: nobody needs to be shown anything.
+            (S::Previewing, E::Approved { grant: None, remembered: Some(_), .. }) => S::Previewing,
+            (S::Previewing, E::Approved { grant: Some(_), remembered: Some(_), .. }) => S::Approved,
             (S::Asking, E::Approved { grant: None, .. }) => S::Asking,
             (S::Asking, E::Approved { grant: Some(_), .. }) => S::Approved,
             (S::Asking | S::Approved | S::Backoff, E::Revoked { .. }) => S::Asking,

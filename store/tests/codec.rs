@@ -7,7 +7,7 @@ use std::{env, fs, path::PathBuf};
 use facts::*;
 use holdfast_policy::Gate;
 use holdfast_store::{
-    Answer, AnswerKind, Attempt, Entry, Finding, Grant, HoldClock, JournalError, KeySource, Millis,
+    Answer, AnswerKind, Attempt, Entry, Finding, Grant, HoldClock, JournalError, KeySource, Millis, Note,
     Resolution, Shown, ShownKind, Then, Trouble, codec,
 };
 
@@ -30,6 +30,7 @@ fn examples() -> Vec<Entry> {
             counts_for: vec![0],
             grant: Some(Grant { execute_by: due }),
             glass: None,
+            remembered: None,
         },
         refused(),
         Entry::Expired { clock: HoldClock::ApproveBy },
@@ -65,7 +66,30 @@ fn examples() -> Vec<Entry> {
         joined(),
         Entry::Collected { caller: accepted().caller },
         Entry::Released { by: operator() },
+        noted(Note::Remembered(remembered(1))),
+        noted(Note::Forgotten { id: remembered(1).id, by: operator(), reason: "over".into() }),
+        noted(defined("bank", "refund")),
+        noted(changed("bank", "refund", r#"{"name": "refund", "title" : "R"}"#)),
+        noted(Note::Trusted {
+            server: "bank".into(),
+            tool: "refund".into(),
+            definition: hash("definition"),
+            by: operator(),
+        }),
     ]
+}
+
+#[test]
+fn who_decided_earlier_is_kept_with_the_vote() {
+    let vote = Entry::Approved {
+        by: operator(),
+        digest: hash("digest"),
+        counts_for: vec![0],
+        grant: None,
+        glass: None,
+        remembered: Some(remembered(7).id),
+    };
+    assert_eq!(codec::decode(&codec::encode(&vote)).expect("readable"), vote);
 }
 
 fn shown() -> Shown {
@@ -107,7 +131,7 @@ fn every_kind_of_entry_has_a_fixture() {
     assert_eq!(files, KINDS);
 }
 
-const KINDS: usize = 21;
+const KINDS: usize = 26;
 
 /// A new kind of entry does not compile here: give it a number, and the list above an example.
 fn kind(entry: &Entry) -> usize {
@@ -133,6 +157,13 @@ fn kind(entry: &Entry) -> usize {
         Entry::Revoked { .. } => 18,
         Entry::Edited { .. } => 19,
         Entry::Responded { .. } => 20,
+        Entry::Noted(note) => match **note {
+            Note::Remembered(_) => 21,
+            Note::Forgotten { .. } => 22,
+            Note::Defined { .. } => 23,
+            Note::Changed { .. } => 24,
+            Note::Trusted { .. } => 25,
+        },
     }
 }
 

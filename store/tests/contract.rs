@@ -11,6 +11,8 @@ mod media;
 mod pruning;
 #[path = "contract/random.rs"]
 mod random;
+#[path = "contract/register.rs"]
+mod register;
 #[path = "contract/writing.rs"]
 mod writing;
 
@@ -72,6 +74,13 @@ contract! {
         a_new_incarnation_meets_the_calls_of_the_old_one,
         a_position_stays_where_it_is_when_a_key_was_taken,
         of_many_threads_one_claims_the_key,
+    }
+    register {
+        the_register_is_kept_in_the_chain_and_is_no_call,
+        the_register_takes_no_call_s_facts,
+        a_use_is_claimed_for_good,
+        a_spent_use_leaves_nothing,
+        nothing_of_the_register_is_pruned,
     }
     listing {
         identical_calls_come_newest_first,

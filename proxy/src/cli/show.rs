@@ -213,6 +213,8 @@ fn words(entry: &Entry) -> String {
         }
         Entry::Collected { caller } => format!("collected by {}", visible(&caller.channel)),
         Entry::Released { by } => format!("keys freed by {}", who(by)),
+        // No call has one.
+        Entry::Noted(note) => note.name().to_owned(),
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use holdfast_policy::{Question, Repeat, Verdict};
 use holdfast_store::{
-    Accepted, Append, Approvable, Call, CallId, Caller, Claim, Disposition, Hash32, KeyFate, KeySource,
-    Refusal, Urgency,
-    engine::{self, SlotAtOnce},
+    Accepted, Append, Approvable, Call, CallId, Caller, Claim, Disposition, Entry, Hash32, KeyFate,
+    KeySource, Likeness, Refusal, Urgency,
+    engine::{self, Advance, SlotAtOnce},
     hash_fields,
 };
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ use super::{
     journaling::{append, now},
     keys::{Identity, identify},
     live::Live,
+    register::{Known, Reserved},
     reissue::{Gated, NewOrigin},
     task::{Durable, Probing, Task},
     ticket::{Body, Patience, Receipt, Start, Ticket},
@@ -31,6 +32,8 @@ use crate::{
 struct New {
     task: Task,
     facts: Append,
+    /// Uses of remembered decisions that are claimed with it.
+    reserved: Option<Reserved>,
     then: Vec<engine::Effect>,
     wish: Wish,
 }
@@ -62,6 +65,7 @@ impl Driver {
             return Err(Box::new(Report::unknown_server(&request.server, &known)));
         };
         let tool = self.tool(&upstream, &request, target).await?;
+        let known = self.see(&request.server, &tool).await?;
         let decision = self.config.policy.decide(&Question {
             principal: &request.caller.principal,
             server: &request.server,
@@ -96,10 +100,15 @@ impl Driver {
         if let Some(start) = self.sent_before(&identity, &wish).await? {
             return Ok(Prepared::Existing(start));
         }
+        if known == Known::Changed {
+            return self.quarantined(&identity, wish, target).await.map(Prepared::Existing);
+        }
         let disposition = disposition(decision.verdict, &request, &identity, &upstream, &tool);
         let fingerprint = identity.fingerprint;
         let (origin, keys) = (identity.origin, identity.keys.clone());
-        let claim = Claim { keys: keys.clone(), position: identity.position, identical: origin };
+        let uses = Vec::new();
+        let claim = Claim { keys: keys.clone(), uses, position: identity.position, identical: origin };
+        let votes = self.in_advance(&disposition, &request, &upstream, &tool);
         let accepted = Accepted {
             caller: request.caller,
             identity: upstream.identity().to_owned(),
@@ -117,7 +126,7 @@ impl Driver {
             plan,
             policy: self.policy_version.clone(),
         };
-        let new = self.new_call(id, accepted, claim, upstream, wish.clone());
+        let new = self.new_call(id, accepted, claim, votes, upstream, wish.clone());
         match self.register(&new)? {
             None => Ok(Prepared::New(Box::new(new))),
             Some((call, place)) => {
@@ -130,7 +139,8 @@ impl Driver {
         self: &Arc<Self>,
         id: CallId,
         accepted: Accepted,
-        claim: Claim,
+        mut claim: Claim,
+        votes: Vec<Advance>,
         upstream: Arc<Upstream>,
         wish: Wish,
     ) -> New {
@@ -139,7 +149,13 @@ impl Driver {
         let slot = if allowed { line.try_enter() } else { None };
         let durable = if engine::is_exempt(&accepted) { Durable::Later } else { Durable::First };
         let at_once = if slot.is_some() { SlotAtOnce::Held } else { SlotAtOnce::None };
-        let step = engine::begin(accepted, at_once);
+        let decided = engine::begin_decided(self.moment(), id, &accepted, votes);
+        let decided = decided.and_then(|(step, used)| Some((step, self.reserve(&used)?)));
+        let (step, reserved) = match decided {
+            Some((step, reserved)) => (step, Some(reserved)),
+            None => (engine::begin(accepted, at_once), None),
+        };
+        claim.uses = reserved.as_ref().map(Reserved::keys).unwrap_or_default();
         let at = now();
         let call = Call::begin(id, at, &step.append[0]).expect("begin() starts with Accepted");
         let (live, inbox) = Live::new(call, claim.identical);
@@ -164,7 +180,7 @@ impl Driver {
             probing: Probing::No,
             durable,
         };
-        New { task, facts, then: step.then, wish }
+        New { task, facts, reserved, then: step.then, wish }
     }
 
     /// Makes a new call known, unless its request is the re-issue of an earlier one: gives that one then, and the place
@@ -217,6 +233,64 @@ impl Driver {
         })
     }
 
+    /// What is known of the tool, which is recorded before it is used for the first time.
+    async fn see(&self, server: &str, tool: &Tool) -> Result<Known, Box<Report>> {
+        let known = self.known(server, tool);
+        if known != Known::Trusted {
+            let seen = self.see_tools(server, std::slice::from_ref(tool)).await;
+            seen.map_err(|error| Box::new(Report::journal_unavailable(&format!("{error:?}"))))?;
+        }
+        Ok(known)
+    }
+
+    /// Nothing is sent to a tool whose definition is not the one that was seen first or accepted; but what was sent
+    /// before is answered for.
+    async fn quarantined(
+        self: &Arc<Self>,
+        identity: &Identity,
+        wish: Wish,
+        target: Target<'_>,
+    ) -> Result<Start, Box<Report>> {
+        for key in &identity.keys {
+            let owner = self.journal.owner(key.hash);
+            let owner = owner.map_err(|error| Box::new(Report::journal_unavailable(&error.to_string())))?;
+            if let Some(call) = owner {
+                return Ok(self.join(call, identity.fingerprint, wish, By::Key(key.source)).await);
+            }
+        }
+        let earlier = identity.origin.and_then(|hash| {
+            let hung_up = |connection| self.hung_up(connection);
+            Some((hash, self.reissues().take(now(), hash, &wish.from, &hung_up)?))
+        });
+        match earlier {
+            Some((hash, call)) => {
+                let place = Receipt::new(self.clone(), hash, call, wish.from.clone());
+                Ok(self.join(call, identity.fingerprint, wish, By::Reissue(place)).await)
+            }
+            None => Err(Box::new(Report::tool_quarantined(target))),
+        }
+    }
+
+    /// The votes that operators have given in advance for such a call.
+    fn in_advance(
+        &self,
+        disposition: &Disposition,
+        request: &Request,
+        upstream: &Upstream,
+        tool: &Tool,
+    ) -> Vec<Advance> {
+        let Disposition::Ask { gates, .. } = disposition else { return Vec::new() };
+        self.votes_in_advance(&Likeness {
+            principal: &request.caller.principal,
+            server: &request.server,
+            identity: upstream.identity(),
+            tool: &request.tool,
+            definition: &tool.hash,
+            arguments: &request.arguments,
+            gates,
+        })
+    }
+
     fn check_held(&self, principal: &str) -> Result<(), Box<Report>> {
         let limit = self.config.intake.held_per_agent;
         let lives = self.lives();
@@ -255,8 +329,8 @@ impl Driver {
 
     /// Claims a new call and, where that succeeds, becomes its task.
     async fn start(self: Arc<Self>, new: New, tell: oneshot::Sender<Start>) {
-        let New { mut task, facts, then, wish } = new;
-        let (live, at, entries) = (task.live.clone(), facts.at, facts.entries.clone());
+        let New { mut task, mut facts, reserved, mut then, wish } = new;
+        let (live, at) = (task.live.clone(), facts.at);
         let place = live.origin.map(|hash| Receipt::new(self.clone(), hash, live.id, wish.from.clone()));
         let recording = self.dispatching.token();
         if self.closing.is_cancelled() {
@@ -264,13 +338,27 @@ impl Driver {
             tell.send(self.not_made(&live, Report::shutting_down())).ok();
             return;
         }
-        if let Err(refusal) = task.claim(facts).await {
+        let mut claimed = task.claim(facts.clone()).await;
+        if let Err(Refusal::Spent) = claimed {
+            // Another Holdfast over the same journal has used it: the call is asked as if nobody had decided.
+            let Entry::Accepted(accepted) = facts.entries.swap_remove(0) else {
+                unreachable!("begin() starts so")
+            };
+            let step = engine::begin(*accepted, SlotAtOnce::None);
+            (facts.entries, then) = (step.append, step.then);
+            facts.claim.uses.clear();
+            claimed = task.claim(facts.clone()).await;
+        }
+        if let Some(reserved) = reserved.filter(|_| claimed.is_ok()) {
+            reserved.claimed();
+        }
+        if let Err(refusal) = claimed {
             drop(task);
             tell.send(self.not_claimed(&live, refusal, wish).await).ok();
             return;
         }
         live.with(|shared| {
-            for entry in &entries[1..] {
+            for entry in &facts.entries[1..] {
                 shared.call.apply(at, entry).expect("begin() makes a legal start");
             }
         });
@@ -295,6 +383,7 @@ impl Driver {
                 live.break_off(Body::Handle(Report::running(call, target)));
                 self.join(call, fingerprint, wish, By::Key(source)).await
             }
+            Refusal::Spent => unreachable!("claimed without uses by then"),
             Refusal::Conflict { .. } => unreachable!("a fresh UUID has no entries"),
             Refusal::Failed(error) => self.not_made(live, Report::journal_unavailable(&error.to_string())),
         }

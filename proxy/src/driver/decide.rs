@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holdfast_store::{
     Answer, Append, CallId, Decider, Digest, Entry, KeyFate, Refusal, Resolution, State, Urgency,
-    engine::{Event, Standing, Unfit},
+    engine::{Event, Unfit},
 };
 use tokio::sync::oneshot;
 
@@ -12,6 +12,7 @@ use super::{
     Driver,
     journaling::{append, load, now},
     live::Input,
+    register::untrusted,
 };
 
 /// A decision on its way to a call's task.
@@ -52,15 +53,14 @@ impl Driver {
         glass: Option<String>,
     ) -> Result<State, DecideError> {
         // A finished call has no task, and no standing matters to it.
-        let principal =
-            self.find(call).map(|live| live.with(|shared| shared.call.accepted.caller.principal.clone()));
-        let owner = self
-            .config
-            .agents
-            .iter()
-            .find(|agent| principal.as_ref() == Some(&agent.name))
-            .and_then(|agent| agent.owner.as_ref());
-        let standing = if owner == Some(&by.name) { Standing::Owner } else { Standing::Other };
+        let Some(live) = self.find(call) else { return Err(self.not_live(call).await) };
+        let accepted = live.with(|shared| shared.call.accepted.clone());
+        if let Some(upstream) = self.upstreams.get(&accepted.server)
+            && let Some(why) = untrusted(self, &upstream, &accepted.tool)
+        {
+            return Err(DecideError::Illegal(why));
+        }
+        let standing = self.standing(&accepted.caller.principal, &by.name);
         self.decide(call, Event::Approve { by, digest, standing, glass }).await
     }
 

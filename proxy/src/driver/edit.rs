@@ -14,6 +14,7 @@ use super::{
     check::another,
     decide::{DecideError, unfit},
     preview::{self, Asked},
+    register::untrusted,
 };
 
 impl Driver {
@@ -62,6 +63,9 @@ impl Driver {
                 accepted.server
             )));
         };
+        if let Some(why) = untrusted(self, &upstream, &tool.name) {
+            return Err(DecideError::Illegal(why));
+        }
         let again = self.decide_again(&call, tool, &upstream, &arguments).map_err(|rule| {
             DecideError::NotAllowed(format!("the policy denies these arguments (rule `{rule}`)"))
         })?;

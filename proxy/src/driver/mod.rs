@@ -13,7 +13,9 @@ mod keys;
 mod live;
 mod preview;
 mod recover;
+mod register;
 mod reissue;
+mod remember;
 mod slots;
 mod task;
 mod ticket;
@@ -34,7 +36,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use decide::DecideError;
 pub(crate) use journaling::{now, read};
 pub(crate) use live::Progress;
+pub(crate) use register::{Known, waits_since};
 pub(crate) use reissue::Evidence;
+pub(crate) use remember::{LONGEST_MS, MOST_USES, Wish};
 pub(crate) use ticket::{Body, HoldWait, News, Receipt, Reply, Ticket};
 pub(crate) use words::has_reply;
 
@@ -85,6 +89,7 @@ pub(crate) struct Driver {
     slots: Slots,
     breakers: HashMap<String, Breaker>,
     policy_version: Arc<str>,
+    registrar: register::Registrar,
     /// Dispatches that are being recorded.
     dispatching: TaskTracker,
     /// No new calls are taken, and nothing more is dispatched.
@@ -121,6 +126,7 @@ impl Driver {
             reissues: Mutex::default(),
             peers: Mutex::default(),
             slots: Slots::default(),
+            registrar: register::Registrar::default(),
             dispatching: TaskTracker::new(),
             closing: CancellationToken::new(),
             stopped: CancellationToken::new(),

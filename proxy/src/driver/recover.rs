@@ -22,6 +22,7 @@ impl Driver {
     /// # Errors
     /// Where the journal cannot be read or written.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<usize, JournalError> {
+        self.read_register().await?;
         let unfinished = read(&self.journal, |journal| journal.unfinished()).await?;
         let mut calls = Vec::with_capacity(unfinished.len());
         for id in unfinished {
@@ -40,6 +41,7 @@ impl Driver {
                 self.resume(call)?;
             }
         }
+        tokio::spawn(self.clone().watch_tools());
         Ok(count)
     }
 

@@ -68,7 +68,7 @@ pub(super) async fn handle(
                     "unknown cursor: the list has one page",
                 ));
             }
-            front.catalogue.result(&front.upstreams, request.caller, era).await
+            front.catalogue.result(&front.driver, request.caller, era).await
         }
         (era, _) => return Err(era::unknown_method(era, method)),
     };

@@ -11,7 +11,10 @@ use super::{
     era::{Era, META_SERVER},
     rpc,
 };
-use crate::upstream::{Tool, Upstream, Upstreams};
+use crate::{
+    driver::{Driver, Known},
+    upstream::{Tool, Upstream, Upstreams},
+};
 
 /// Collects a held or running call.
 pub(super) const WAIT: &str = "holdfast_wait";
@@ -155,22 +158,23 @@ async fn listed(upstreams: &Upstreams, caller: &Caller) -> Vec<(Arc<Upstream>, A
     lists
 }
 
-/// The rendered list, kept as long as no server's list changes.
+/// The rendered list, kept as long as neither a server's list nor what is trusted changes.
 #[derive(Default)]
 pub(super) struct Catalogue {
     last: Mutex<Option<Rendered>>,
 }
 
 struct Rendered {
+    register: u32,
     from: Vec<Arc<Vec<Tool>>>,
     tools: Arc<str>,
 }
 
 impl Catalogue {
     /// The result of `tools/list`.
-    pub(super) async fn result(&self, upstreams: &Upstreams, caller: &Caller, era: Era) -> String {
-        let lists = listed(upstreams, caller).await;
-        let tools = self.render(&lists);
+    pub(super) async fn result(&self, driver: &Driver, caller: &Caller, era: Era) -> String {
+        let lists = listed(driver.upstreams(), caller).await;
+        let tools = self.render(driver, &lists);
         match era {
             Era::Legacy => format!(r#"{{"tools":{tools}}}"#),
             Era::Modern => {
@@ -182,9 +186,12 @@ impl Catalogue {
         }
     }
 
-    fn render(&self, lists: &[(Arc<Upstream>, Arc<Vec<Tool>>)]) -> Arc<str> {
+    fn render(&self, driver: &Driver, lists: &[(Arc<Upstream>, Arc<Vec<Tool>>)]) -> Arc<str> {
+        // Read first: what is accepted while the list is made is in the next one.
+        let register = driver.register_version();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = &*last
+            && last.register == register
             && last.from.len() == lists.len()
             && last.from.iter().zip(lists).all(|(old, (_, new))| Arc::ptr_eq(old, new))
         {
@@ -193,8 +200,11 @@ impl Catalogue {
         let mut names = std::collections::HashSet::new();
         let mut shown = Vec::new();
         for (upstream, tools) in lists {
-            for tool in tools.iter() {
-                let name = exposed(&upstream.config().name, &tool.name);
+            let server = &upstream.config().name;
+            // What an agent would read of a tool that is not trusted could be meant to mislead it.
+            let trusted = |tool: &&Tool| driver.known(server, tool) != Known::Changed;
+            for tool in tools.iter().filter(trusted) {
+                let name = exposed(server, &tool.name);
                 // Only a server that lists one name twice, or guesses a hash, gets here: the first one stands.
                 if names.insert(name.clone()) {
                     shown.push(definition(tool, name));
@@ -204,7 +214,7 @@ impl Catalogue {
         shown.extend(ours());
         let tools: Arc<str> = Value::Array(shown).to_string().into();
         let from = lists.iter().map(|(_, tools)| tools.clone()).collect();
-        *last = Some(Rendered { from, tools: tools.clone() });
+        *last = Some(Rendered { register, from, tools: tools.clone() });
         tools
     }
 }

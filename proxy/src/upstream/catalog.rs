@@ -6,8 +6,8 @@ use std::{
 };
 
 use holdfast_policy::Hints;
+use holdfast_store::definition_hash;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
 use super::{
     Tool,
@@ -73,7 +73,7 @@ impl Catalog {
                 all_mirrored.insert(name.clone(), wanted);
             }
             tools.push(Tool {
-                hash: hash(&definition).into(),
+                hash: definition_hash(&definition).to_string().into(),
                 hints: Hints::of_tool(&definition),
                 has_output_schema: definition["outputSchema"].is_object(),
                 name,
@@ -99,9 +99,4 @@ impl Catalog {
         self.tools.len() == other.tools.len()
             && self.tools.iter().zip(&*other.tools).all(|(one, other)| one.hash == other.hash)
     }
-}
-
-fn hash(definition: &Value) -> String {
-    let digest = Sha256::digest(definition.to_string().as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

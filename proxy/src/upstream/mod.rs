@@ -66,6 +66,11 @@ impl Upstreams {
         self.changed.subscribe()
     }
 
+    /// What agents may see of the lists has changed, although no list has.
+    pub(crate) fn touch(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
     /// Ends all servers: stdin is closed, after 3 s their groups get SIGTERM, after 3 more SIGKILL. What is in flight
     /// then is lost, so those who care wait for it first.
     pub(crate) async fn stop(&self) {
@@ -187,7 +192,7 @@ pub(crate) struct Tool {
     pub(crate) name: String,
     /// The definition as it came, every member of it.
     pub(crate) definition: Value,
-    /// SHA-256 (hex) of the definition's text.
+    /// Hash (hex) of the definition; see [`holdfast_store::definition_hash`].
     pub(crate) hash: Arc<str>,
     /// `annotations`, untrusted unless the configuration says otherwise.
     pub(crate) hints: Hints,

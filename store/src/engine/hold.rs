@@ -2,11 +2,14 @@
 
 use holdfast_policy::{Approver, Gate, SelfApproval};
 
-use super::{Edited, Effect, Now, Recheck, Standing, Step, Unfit, dispatch, facts, no_further_attempt, tick};
+use super::{
+    Advance, Edited, Effect, Now, Recheck, Standing, Step, Unfit, dispatch, facts, no_further_attempt, tick,
+};
 use crate::{
     call::{Call, Hold},
     entry::{Answer, Decider, Entry, Grant, Loss, Shown, Trouble},
     fingerprint::Digest,
+    register::RememberedId,
     state::{Outcome, State},
 };
 
@@ -59,8 +62,19 @@ pub(super) struct Vote {
 }
 
 pub(super) fn approve(now: Now, call: &Call, vote: Vote) -> Result<Step, Unfit> {
+    let hold = open(now, call, vote.digest)?;
+    count(now, hold, vote, None)
+}
+
+/// As [`approve`], of a call that nobody has been asked about yet.
+pub(super) fn approve_in_advance(now: Now, call: &Call, vote: Advance) -> Result<Step, Unfit> {
+    let hold = call.hold.as_ref().ok_or(Unfit::WrongState(call.state))?;
+    let Advance { remembered, by, standing } = vote;
+    count(now, hold, Vote { by, digest: hold.digest, standing, glass: None }, Some(remembered))
+}
+
+fn count(now: Now, hold: &Hold, vote: Vote, remembered: Option<RememberedId>) -> Result<Step, Unfit> {
     let Vote { by, digest, standing, glass } = vote;
-    let hold = open(now, call, digest)?;
     if glass.is_none() && hold.votes.iter().any(|(voter, _)| voter.name == by.name) {
         return Err(Unfit::AlreadyVoted);
     }
@@ -78,7 +92,7 @@ pub(super) fn approve(now: Now, call: &Call, vote: Vote) -> Result<Step, Unfit> 
         Grant { execute_by: now.at.plus(ms) }
     });
     let then = if grant.is_some() { vec![Effect::Queue] } else { Vec::new() };
-    Ok(Step { append: vec![Entry::Approved { by, digest, counts_for, grant, glass }], then })
+    Ok(Step { append: vec![Entry::Approved { by, digest, counts_for, grant, glass, remembered }], then })
 }
 
 pub(super) fn revoke(call: &Call, by: Decider, reason: String) -> Result<Step, Unfit> {

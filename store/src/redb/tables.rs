@@ -153,6 +153,11 @@ impl<'txn> Tables<'txn> {
                 free.push(key.hash);
             }
         }
+        for &hash in &claim.uses {
+            if self.owner(hash)?.is_some() {
+                return Ok(Err(Refusal::Spent));
+            }
+        }
         if let Some(position) = claim.position {
             let n = self.positions.get(&position.counter.0).map_err(fault)?.map_or(0, |row| row.value()) + 1;
             self.positions.insert(&position.counter.0, n).map_err(fault)?;
@@ -167,6 +172,9 @@ impl<'txn> Tables<'txn> {
             for key in &free {
                 self.keys.insert(&key.0, &call.bytes()).map_err(fault)?;
             }
+        }
+        for hash in &claim.uses {
+            self.keys.insert(&hash.0, &call.bytes()).map_err(fault)?;
         }
         Ok(Ok(free))
     }

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use holdfast_policy::{Plan, Pointer, Preview, PreviewBy, RuleId};
 
 use super::*;
-use crate::{entry::*, fingerprint::Hash32, text::Text};
+use crate::{
+    entry::*,
+    fingerprint::Hash32,
+    register::{Note, RememberedId},
+    text::Text,
+};
 
 fn accepted(disposition: Disposition) -> Entry {
     Entry::Accepted(Box::new(Accepted {
@@ -53,12 +58,22 @@ fn answer(kind: AnswerKind) -> Answer {
 }
 
 /// One example of every kind of entry, told apart where the next state depends on what is in it.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn example(name: &str) -> Entry {
     let (attempt, trouble) = (Attempt(1), Trouble::new("code", "words"));
     let (retry, digest) = (Then::Retry { due: Millis(1) }, Hash32([1; 32]));
     let lost = |then| Entry::Lost { attempt, loss: Loss::Idle, trouble: trouble.clone(), then };
     let unexecuted = |then| Entry::Unexecuted { attempt, trouble: trouble.clone(), then };
-    let approved = |grant| Entry::Approved { by: by(), digest, counts_for: vec![0], grant, glass: None };
+    let vote = |grant, remembered| Entry::Approved {
+        by: by(),
+        digest,
+        counts_for: vec![0],
+        grant,
+        glass: None,
+        remembered,
+    };
+    let approved = |grant| vote(grant, None);
+    let in_advance = |grant| vote(grant, Some(RememberedId(uuid::Uuid::nil())));
     match name {
         "accepted allow" => accepted(Disposition::Allow),
         "accepted ask" => accepted(Disposition::Ask { digest, gates: Vec::new() }),
@@ -79,6 +94,8 @@ fn example(name: &str) -> Entry {
         "responded error" => Entry::Responded { by: by(), answer: answer(AnswerKind::ToolError) },
         "approved" => approved(None),
         "granted" => approved(Some(Grant { execute_by: Millis(9) })),
+        "approved before" => in_advance(None),
+        "granted before" => in_advance(Some(Grant { execute_by: Millis(9) })),
         "refused" => Entry::Refused { by: by(), reason: "no".into() },
         "expired" => Entry::Expired { clock: HoldClock::ApproveBy },
         "superseded" => Entry::Superseded {
@@ -108,6 +125,11 @@ fn example(name: &str) -> Entry {
         "joined" => Entry::Joined { caller: caller(), source: None },
         "collected" => Entry::Collected { caller: caller() },
         "released" => Entry::Released { by: by() },
+        "noted" => Entry::Noted(Box::new(Note::Forgotten {
+            id: RememberedId(uuid::Uuid::nil()),
+            by: by(),
+            reason: "why not".into(),
+        })),
         other => panic!("no example of {other:?}"),
     }
 }
@@ -122,6 +144,8 @@ const TABLE: &str = "
   previewed        | .          | asking     | .          | .          | .          | .          | .          | .          | .
   approved         | .          | .          | =          | .          | .          | .          | .          | .          | .
   granted          | .          | .          | approved   | .          | .          | .          | .          | .          | .
+  approved before  | .          | =          | =          | .          | .          | .          | .          | .          | .
+  granted before   | .          | approved   | approved   | .          | .          | .          | .          | .          | .
   revoked          | .          | .          | =          | asking     | .          | .          | asking     | .          | .
   edited           | .          | .          | =          | .          | .          | .          | .          | .          | .
   responded ok     | .          | .          | succeeded  | .          | .          | .          | .          | .          | .
@@ -148,6 +172,7 @@ const TABLE: &str = "
   joined           | .          | =          | =          | =          | =          | =          | =          | =          | =
   collected        | .          | .          | .          | .          | .          | .          | .          | .          | =
   released         | .          | .          | .          | .          | .          | .          | .          | .          | =
+  noted            | .          | .          | .          | .          | .          | .          | .          | .          | .
 ";
 
 fn before(column: &str) -> Vec<Option<State>> {
@@ -214,7 +239,8 @@ fn every_kind_of_entry_is_in_the_table() {
         | Entry::Cancelled { .. }
         | Entry::Joined { .. }
         | Entry::Collected { .. }
-        | Entry::Released { .. } => 21,
+        | Entry::Released { .. }
+        | Entry::Noted(_) => 22,
     };
     assert_eq!(named.len(), kinds(&example("joined")));
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, mpsc};
 use holdfast_policy::{Gate, Plan, RuleId};
 use holdfast_store::{
     Accepted, Answer, AnswerKind, Append, Appended, Attempt, CallId, Caller, Claim, Decider, Disposition,
-    Entry, Hash32, Journal, Key, KeyFate, KeySource, Loss, Millis, Position, Refusal, Resolution, Text, Then,
-    Trouble, Urgency, fingerprint, hash_fields,
+    Entry, Hash32, Journal, Key, KeyFate, KeySource, Loss, Millis, Note, Position, Refusal, Remembered,
+    RememberedId, Resolution, Text, Then, Trouble, Urgency, fingerprint, hash_fields,
 };
 
 /// A UUIDv7 made at `ms`, the `n`-th of that moment.
@@ -71,6 +71,40 @@ pub(crate) fn asking() -> Accepted {
 
 pub(crate) fn denied() -> Accepted {
     Accepted { disposition: Disposition::Deny { rule: RuleId::new("no") }, ..accepted() }
+}
+
+/// A decision that was remembered, the `n`-th of a test.
+pub(crate) fn remembered(n: u32) -> Remembered {
+    let accepted = accepted();
+    Remembered {
+        id: RememberedId(call(n).0),
+        by: operator(),
+        call: call(n),
+        digest: hash("digest"),
+        principal: accepted.caller.principal,
+        server: accepted.server,
+        identity: accepted.identity,
+        tool: accepted.tool,
+        definition: accepted.definition,
+        gates: vec![Gate::default()],
+        pins: vec![("charge".into(), text("\"ch_1\"")), ("amount".into(), text("1.10"))],
+        vary: vec!["n".into()],
+        uses: 3,
+        expires: Millis(EPOCH + 3_600_000),
+    }
+}
+
+pub(crate) fn noted(note: Note) -> Entry {
+    Entry::Noted(Box::new(note))
+}
+
+pub(crate) fn defined(server: &str, tool: &str) -> Note {
+    let definition = text(&format!(r#"{{"name": "{tool}", "inputSchema":{{}}}}"#));
+    Note::Defined { server: server.into(), tool: tool.into(), definition }
+}
+
+pub(crate) fn changed(server: &str, tool: &str, definition: &str) -> Note {
+    Note::Changed { server: server.into(), tool: tool.into(), definition: text(definition) }
 }
 
 pub(crate) fn made(accepted: Accepted) -> Entry {

@@ -287,6 +287,7 @@ impl Driver {
                 self.give_back(env, ask, slot);
                 self.join(env, ask, stream, call)
             }
+            Err(Refusal::Spent) => unreachable!("no call here is made under a remembered decision"),
             Err(Refusal::Failed(error)) => {
                 env.audit.expect(8, false, || format!("the journal refused {:?}: {error}", pending.entries));
                 Err(Crashed)

@@ -69,6 +69,7 @@ fn from_question_to_answer() {
         &detail(vec![
             accepted(),
             Entry::Approved {
+                remembered: None,
                 by: ana(),
                 digest: digest(),
                 counts_for: vec![0],

@@ -10,12 +10,13 @@ use holdfast_policy::{
 use crate::{
     Call, CallId, Hash32, Text,
     engine::{
-        Accepted, Answer, AnswerKind, Attempt, Decider, Disposition, Edited, Effect, Entry, Event, Failed,
-        Loss, Millis, Now, OldProcess, Probed, Recheck, Resolution, SlotAtOnce, Standing, Step, Then,
-        Trouble, Unfit, begin, key_fate, step, wake,
+        Accepted, Advance, Answer, AnswerKind, Attempt, Decider, Disposition, Edited, Effect, Entry, Event,
+        Failed, Loss, Millis, Now, OldProcess, Probed, Recheck, Resolution, SlotAtOnce, Standing, Step, Then,
+        Trouble, Unfit, begin, begin_decided, key_fate, step, wake,
     },
     entry::{Caller, Shown, ShownKind},
     journal::KeyFate,
+    register::RememberedId,
 };
 
 /// What is approved in these stories.
@@ -58,6 +59,8 @@ pub(super) fn gate() -> Gate {
 pub(super) const SECOND: u64 = 1_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const HOUR: u64 = 60 * MINUTE;
+
+const ID: CallId = CallId(uuid::Uuid::from_u128(7));
 
 /// Operators of these stories with their groups; `owner` owns the agent that asks.
 fn groups(name: &str) -> &'static [&'static str] {
@@ -144,6 +147,22 @@ impl Story {
         self.held().approves("ana").slot().rechecked(Recheck::Same).forget()
     }
 
+    /// Accepted, with votes that these operators gave in advance; as any other where they are not enough.
+    pub(super) fn asked_with(mut self, voters: &[&str]) -> Self {
+        let vote = |(n, name): (usize, &&str)| Advance {
+            remembered: RememberedId(uuid::Uuid::from_u128(n as u128)),
+            by: operator(name),
+            standing: if *name == "owner" { Standing::Owner } else { Standing::Other },
+        };
+        let votes = voters.iter().enumerate().map(vote).collect();
+        let now = Now { at: self.now, dice: 0.5 };
+        let Some((step, used)) = begin_decided(now, ID, &self.accepted(), votes) else { return self.asked() };
+        let used: Vec<_> = used.iter().map(|id| voters[id.0.as_u128() as usize]).collect();
+        self.begin(&step);
+        self.steps.push(format!("by {}", used.join(" and ")));
+        self
+    }
+
     /// Accepted and dispatched at once; the story begins after that.
     pub(super) fn sent(mut self) -> Self {
         self.start(SlotAtOnce::Held);
@@ -174,14 +193,17 @@ impl Story {
 
     fn start(&mut self, slot: SlotAtOnce) {
         let step = begin(self.accepted(), slot);
-        let id = CallId::from_bytes([7; 16]);
+        self.begin(&step);
+    }
+
+    fn begin(&mut self, step: &Step) {
         let (first, rest) = step.append.split_first().expect("a call starts with a fact");
-        let mut call = Call::begin(id, self.now, first).expect("`Accepted` is the first fact");
+        let mut call = Call::begin(ID, self.now, first).expect("`Accepted` is the first fact");
         for entry in rest {
             call.apply(self.now, entry).expect("legal");
         }
         self.call = Some(call);
-        self.steps.push(words(&step));
+        self.steps.push(words(step));
     }
 
     pub(super) fn accepted(&self) -> Accepted {

@@ -1,0 +1,146 @@
+//! An approver has an approval remembered, or forgotten.
+
+use std::sync::Arc;
+
+use holdfast_store::{CallId, Decider, Digest, Note, Remembered, RememberedId, Text};
+use uuid::Uuid;
+
+use super::{
+    Driver,
+    decide::DecideError,
+    journaling::{load, now},
+    preview::Asked,
+};
+
+/// More uses than that are no decision any more, but a rule: the policy is the place for those.
+pub(crate) const MOST_USES: u32 = 1000;
+/// The same of time.
+pub(crate) const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+/// Remembered decisions at a time.
+const MOST: usize = 1000;
+
+/// For which later calls an approval is to speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// What was approved.
+    pub(crate) digest: Digest,
+    /// Arguments that may vary; all others are pinned to what was approved.
+    pub(crate) vary: Vec<String>,
+    /// For how many calls.
+    pub(crate) uses: u32,
+    /// For how long.
+    pub(crate) for_ms: u64,
+}
+
+impl Driver {
+    /// Lets an approval that `by` gave speak for later calls like that one, too.
+    ///
+    /// # Errors
+    /// [`DecideError`]; nothing changed.
+    pub(crate) async fn remember(
+        self: &Arc<Self>,
+        id: CallId,
+        by: Decider,
+        wish: Wish,
+    ) -> Result<Remembered, DecideError> {
+        within_bounds(&wish)?;
+        let call = match self.find(id) {
+            Some(live) => live.with(|shared| shared.call.clone()),
+            None => {
+                let loaded = load(&self.journal, id).await;
+                let loaded = loaded.map_err(|error| DecideError::Journal(error.to_string()))?;
+                loaded.ok_or(DecideError::NotFound)?
+            }
+        };
+        let Some(hold) = &call.hold else {
+            return Err(DecideError::Illegal("nobody was asked about it".into()));
+        };
+        if hold.digest != wish.digest {
+            return Err(DecideError::Stale { digest: Some(hold.digest) });
+        }
+        if !hold.votes.iter().any(|(voter, _)| voter.name == by.name) {
+            return Err(DecideError::NotAllowed(
+                "only who has approved a call can have that remembered: a remembered decision is your vote"
+                    .into(),
+            ));
+        }
+        let accepted = &call.accepted;
+        let upstream = self.upstreams.get(&accepted.server);
+        let Some((upstream, tool)) =
+            upstream.and_then(|up| up.tool_now(&accepted.tool).map(|tool| (up, tool)))
+        else {
+            return Err(DecideError::Illegal("its server does not list this tool now".into()));
+        };
+        let arguments = call.arguments();
+        let asked = Asked {
+            call: &call,
+            identity: upstream.identity(),
+            definition: &tool.hash,
+            arguments,
+            shown: hold.shown.as_ref(),
+            gates: &hold.gates,
+            revision: hold.revision,
+        };
+        if asked.digest() != hold.digest {
+            return Err(DecideError::Illegal("its tool or server is not what was approved any more".into()));
+        }
+        let value = arguments.value();
+        let Some(members) = value.as_object() else {
+            return Err(DecideError::Illegal("its arguments cannot be pinned".into()));
+        };
+        let pinned = members.iter().filter(|(name, _)| !wish.vary.contains(name));
+        let remembered = Remembered {
+            id: RememberedId(Uuid::now_v7()),
+            by,
+            call: id,
+            digest: hold.digest,
+            principal: accepted.caller.principal.clone(),
+            server: accepted.server.clone(),
+            identity: upstream.identity().to_owned(),
+            tool: accepted.tool.clone(),
+            definition: tool.hash.to_string(),
+            gates: hold.gates.clone(),
+            pins: pinned.map(|(name, value)| (name.clone(), Text::of(value))).collect(),
+            vary: wish.vary,
+            uses: wish.uses,
+            expires: now().plus(wish.for_ms),
+        };
+        self.note(|register| {
+            let current = register.remembered().filter(|one| now() < one.expires).count();
+            if current >= MOST {
+                let what = format!("{MOST} decisions are remembered already: forget some, or write a rule");
+                return Err(DecideError::Illegal(what));
+            }
+            Ok(vec![Note::Remembered(remembered.clone())])
+        })
+        .await?;
+        Ok(remembered)
+    }
+
+    /// From now on it speaks for no further call.
+    ///
+    /// # Errors
+    /// [`DecideError`]; nothing changed.
+    pub(crate) async fn forget(
+        &self,
+        id: RememberedId,
+        by: Decider,
+        reason: String,
+    ) -> Result<(), DecideError> {
+        self.note(|register| {
+            register.decision(id).ok_or(DecideError::NotFound)?;
+            Ok(vec![Note::Forgotten { id, by: by.clone(), reason: reason.clone() }])
+        })
+        .await
+    }
+}
+
+fn within_bounds(wish: &Wish) -> Result<(), DecideError> {
+    if !(1..=MOST_USES).contains(&wish.uses) {
+        return Err(DecideError::Illegal(format!("it can be used 1 to {MOST_USES} times")));
+    }
+    if !(60_000..=LONGEST_MS).contains(&wish.for_ms) {
+        return Err(DecideError::Illegal("it can hold for a minute to 30 days".into()));
+    }
+    Ok(())
+}
