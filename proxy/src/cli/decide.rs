@@ -213,7 +213,7 @@ fn plain(global: &Global, args: &CallArgs, what: &str) -> Done {
     decide(&client, call, what, "{}".to_owned(), args.output)
 }
 
-fn look(client: &Client, id: &str) -> Result<Detail, Report> {
+pub(super) fn look(client: &Client, id: &str) -> Result<Detail, Report> {
     client.get(&format!("calls/{}", segment(id)))
 }
 
@@ -244,7 +244,7 @@ fn decide(client: &Client, call: CallId, what: &str, body: String, output: Outpu
     Ok(ExitCode::SUCCESS)
 }
 
-fn confirmed(question: &str) -> bool {
+pub(super) fn confirmed(question: &str) -> bool {
     use std::io::Write;
     let mut answer = String::new();
     let _ = write!(io::stderr().lock(), "{question}");

@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use holdfast_policy::{Effect, Hints, Question, Trust};
+use holdfast_policy::{Effect, Hints, Question, Trust, Verdict};
+use holdfast_store::Likeness;
 
-use super::{Done, Failure, Global, Output, out};
+use super::{Done, Failure, Global, Output, out, remember::tail};
 use crate::{
     config::Config,
+    driver::now,
+    inbox::{register::RememberedView, visible::visible},
     report::{Report, Target},
     wire,
 };
@@ -60,16 +63,77 @@ pub(super) fn run(global: &Global, args: &ExplainArgs) -> Done {
         trust,
     };
     let explanation = config.policy.explain(&question);
+    let spoken = match explanation.effect {
+        Effect::Ask => remembered(global, &config, &question),
+        Effect::Allow | Effect::Deny => Vec::new(),
+    };
     if args.output.json {
-        out::json(&explanation);
+        let mut explained = serde_json::to_value(&explanation).expect("our own shapes always serialise");
+        explained["remembered"] = spoken.iter().map(|(view, why)| told(view, why.as_deref())).collect();
+        out::json(&explained);
     } else {
         out::data(explanation.to_string().trim_end());
+        for (view, why) in &spoken {
+            out::data(&line(view, why.as_deref()));
+        }
     }
     Ok(ExitCode::from(match explanation.effect {
         Effect::Allow => 0,
         Effect::Ask => 10,
         Effect::Deny => 20,
     }))
+}
+
+/// Remembered decisions about this tool, each with the reason why it does not speak for the call, if it does not. Only a
+/// running `serve` knows them.
+fn remembered(
+    global: &Global,
+    config: &Config,
+    question: &Question<'_>,
+) -> Vec<(RememberedView, Option<String>)> {
+    let Ok(Ok(all)) = super::source::serve(global).map(|client| super::remember::list(&client)) else {
+        out::talk("note: decisions that are remembered are known only while `holdfast serve` runs");
+        return Vec::new();
+    };
+    let Verdict::Ask(_, gates) = config.policy.decide(question).verdict else { return Vec::new() };
+    let about = |view: &RememberedView| {
+        view.decision.server == question.server && view.decision.tool == question.tool
+    };
+    let judged = all.into_iter().filter(about).map(|view| {
+        let one = &view.decision;
+        let asked = Likeness {
+            principal: question.principal,
+            server: question.server,
+            // Whether these are still the same, `serve` has said.
+            identity: &one.identity,
+            tool: question.tool,
+            definition: &one.definition,
+            arguments: question.arguments,
+            gates: &gates,
+        };
+        let silent =
+            view.silenced.clone().or_else(|| (view.used >= one.uses).then(|| "it is used up".into()));
+        let why = silent.or_else(|| one.speaks_for(now(), &asked).err());
+        (view, why)
+    });
+    judged.collect()
+}
+
+fn told(view: &RememberedView, why: Option<&str>) -> serde_json::Value {
+    let RememberedView { decision, .. } = view;
+    serde_json::json!({ "id": decision.id, "by": decision.by.name, "speaks": why.is_none(), "why_not": why })
+}
+
+fn line(view: &RememberedView, why: Option<&str>) -> String {
+    let (id, by) = (tail(&view.decision), visible(&view.decision.by.name));
+    match why {
+        None => format!(
+            "remembered {id}: the approval of {by} speaks for this call (use {} of {})",
+            view.used + 1,
+            view.decision.uses
+        ),
+        Some(why) => format!("remembered {id}: the approval of {by} does not speak for it: {}", visible(why)),
+    }
 }
 
 /// `text` itself, or the content of the file after `@`.

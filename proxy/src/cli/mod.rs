@@ -10,10 +10,12 @@ mod explain;
 mod explain_error;
 pub(crate) mod out;
 mod pending;
+mod remember;
 mod serve;
 mod show;
 mod source;
 mod stdio;
+mod tools;
 mod verify;
 mod words;
 
@@ -89,6 +91,16 @@ enum Command {
     Cancel(decide::CallArgs),
     /// Free the keys of a finished call, so that it can be made again
     Release(decide::CallArgs),
+    /// Let an approval of yours speak for later calls like that one, too
+    Remember(remember::RememberArgs),
+    /// List the approvals that are remembered
+    Remembered(remember::RememberedArgs),
+    /// Let a remembered approval speak for nothing any more
+    Forget(remember::ForgetArgs),
+    /// List the tools of all servers, and what changed in those that wait to be accepted
+    Tools(tools::ToolsArgs),
+    /// Accept the changed definition of a tool
+    Accept(tools::AcceptArgs),
     /// List calls, newest first
     Calls(calls::CallsArgs),
     /// Print the whole history of one call
@@ -120,6 +132,11 @@ pub(crate) fn run() -> ExitCode {
         Command::Resolve(args) => decide::resolve(&global, &args),
         Command::Cancel(args) => decide::cancel(&global, &args),
         Command::Release(args) => decide::release(&global, &args),
+        Command::Remember(args) => remember::remember(&global, &args),
+        Command::Remembered(args) => remember::remembered(&global, args),
+        Command::Forget(args) => remember::forget(&global, &args),
+        Command::Tools(args) => tools::tools(&global, &args),
+        Command::Accept(args) => tools::accept(&global, &args),
         Command::Calls(args) => calls::run(&global, &args),
         Command::Show(args) => show::run(&global, &args),
         Command::Verify(args) => verify::run(&global, args),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use holdfast_policy::{Question, Repeat, Verdict};
+use holdfast_policy::{Plan, Question, Repeat, Verdict};
 use holdfast_store::{
     Accepted, Append, Approvable, Call, CallId, Caller, Claim, Disposition, Entry, Hash32, KeyFate,
-    KeySource, Likeness, Refusal, Urgency,
+    KeySource, Refusal, Urgency,
     engine::{self, Advance, SlotAtOnce},
     hash_fields,
 };
@@ -66,24 +66,9 @@ impl Driver {
         };
         let tool = self.tool(&upstream, &request, target).await?;
         let known = self.see(&request.server, &tool).await?;
-        let decision = self.config.policy.decide(&Question {
-            principal: &request.caller.principal,
-            server: &request.server,
-            tool: &request.tool,
-            arguments: &request.arguments,
-            hints: tool.hints,
-            trust: super::trust(upstream.config()),
-        });
-        if !decision.shadow.is_empty() {
-            tracing::info!(server = request.server, tool = request.tool, rules = ?decision.shadow, "shadow rules match");
-        }
-        let plan = match &decision.verdict {
-            Verdict::Allow(plan) | Verdict::Ask(plan, _) => plan.clone(),
-            // Nothing is ever sent, so no setting matters.
-            Verdict::Deny { .. } => Arc::default(),
-        };
+        let (verdict, plan) = self.judge(&request, &upstream, &tool);
         let id = CallId(Uuid::now_v7());
-        let denied = matches!(decision.verdict, Verdict::Deny { .. });
+        let denied = matches!(verdict, Verdict::Deny { .. });
         let mut identity = identify(&request, upstream.identity(), &plan, id).map_err(Box::new)?;
         let named = identity.keys.iter().any(|key| key.source != KeySource::Transport);
         // A read that nobody names is done again when its answer is lost; that is what "safe" means.
@@ -103,7 +88,7 @@ impl Driver {
         if known == Known::Changed {
             return self.quarantined(&identity, wish, target).await.map(Prepared::Existing);
         }
-        let disposition = disposition(decision.verdict, &request, &identity, &upstream, &tool);
+        let disposition = disposition(verdict, &request, &identity, &upstream, &tool);
         let fingerprint = identity.fingerprint;
         let (origin, keys) = (identity.origin, identity.keys.clone());
         let uses = Vec::new();
@@ -133,6 +118,26 @@ impl Driver {
                 Ok(Prepared::Existing(self.join(call, fingerprint, wish, By::Reissue(place)).await))
             }
         }
+    }
+
+    fn judge(&self, request: &Request, upstream: &Upstream, tool: &Tool) -> (Verdict, Arc<Plan>) {
+        let decision = self.config.policy.decide(&Question {
+            principal: &request.caller.principal,
+            server: &request.server,
+            tool: &request.tool,
+            arguments: &request.arguments,
+            hints: tool.hints,
+            trust: super::trust(upstream.config()),
+        });
+        if !decision.shadow.is_empty() {
+            tracing::info!(server = request.server, tool = request.tool, rules = ?decision.shadow, "shadow rules match");
+        }
+        let plan = match &decision.verdict {
+            Verdict::Allow(plan) | Verdict::Ask(plan, _) => plan.clone(),
+            // Nothing is ever sent, so no setting matters.
+            Verdict::Deny { .. } => Arc::default(),
+        };
+        (decision.verdict, plan)
     }
 
     fn new_call(
@@ -214,81 +219,6 @@ impl Driver {
         room?;
         self.live_map().insert(live.id, live.clone());
         Ok(None)
-    }
-
-    async fn tool(
-        &self,
-        upstream: &Arc<Upstream>,
-        request: &Request,
-        target: Target<'_>,
-    ) -> Result<Tool, Box<Report>> {
-        if let Some(tool) = upstream.tool_now(&request.tool) {
-            return Ok(tool);
-        }
-        let tools = upstream.tools(&request.caller).await;
-        let tools = tools.map_err(|unsent| Box::new(Report::upstream(unsent.code, unsent.message)))?;
-        tools.iter().find(|tool| tool.name == request.tool).cloned().ok_or_else(|| {
-            let known: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
-            Box::new(Report::unknown_tool(target, &known))
-        })
-    }
-
-    /// What is known of the tool, which is recorded before it is used for the first time.
-    async fn see(&self, server: &str, tool: &Tool) -> Result<Known, Box<Report>> {
-        let known = self.known(server, tool);
-        if known != Known::Trusted {
-            let seen = self.see_tools(server, std::slice::from_ref(tool)).await;
-            seen.map_err(|error| Box::new(Report::journal_unavailable(&format!("{error:?}"))))?;
-        }
-        Ok(known)
-    }
-
-    /// Nothing is sent to a tool whose definition is not the one that was seen first or accepted; but what was sent
-    /// before is answered for.
-    async fn quarantined(
-        self: &Arc<Self>,
-        identity: &Identity,
-        wish: Wish,
-        target: Target<'_>,
-    ) -> Result<Start, Box<Report>> {
-        for key in &identity.keys {
-            let owner = self.journal.owner(key.hash);
-            let owner = owner.map_err(|error| Box::new(Report::journal_unavailable(&error.to_string())))?;
-            if let Some(call) = owner {
-                return Ok(self.join(call, identity.fingerprint, wish, By::Key(key.source)).await);
-            }
-        }
-        let earlier = identity.origin.and_then(|hash| {
-            let hung_up = |connection| self.hung_up(connection);
-            Some((hash, self.reissues().take(now(), hash, &wish.from, &hung_up)?))
-        });
-        match earlier {
-            Some((hash, call)) => {
-                let place = Receipt::new(self.clone(), hash, call, wish.from.clone());
-                Ok(self.join(call, identity.fingerprint, wish, By::Reissue(place)).await)
-            }
-            None => Err(Box::new(Report::tool_quarantined(target))),
-        }
-    }
-
-    /// The votes that operators have given in advance for such a call.
-    fn in_advance(
-        &self,
-        disposition: &Disposition,
-        request: &Request,
-        upstream: &Upstream,
-        tool: &Tool,
-    ) -> Vec<Advance> {
-        let Disposition::Ask { gates, .. } = disposition else { return Vec::new() };
-        self.votes_in_advance(&Likeness {
-            principal: &request.caller.principal,
-            server: &request.server,
-            identity: upstream.identity(),
-            tool: &request.tool,
-            definition: &tool.hash,
-            arguments: &request.arguments,
-            gates,
-        })
     }
 
     fn check_held(&self, principal: &str) -> Result<(), Box<Report>> {

@@ -3,6 +3,7 @@
 //! A request's connection only waits. Claiming, dispatching and answering happen in a task that no disconnect ends.
 
 mod accept;
+mod admit;
 mod check;
 mod classify;
 mod decide;
@@ -36,9 +37,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use decide::DecideError;
 pub(crate) use journaling::{now, read};
 pub(crate) use live::Progress;
-pub(crate) use register::{Known, waits_since};
+pub(crate) use register::Known;
 pub(crate) use reissue::Evidence;
-pub(crate) use remember::{LONGEST_MS, MOST_USES, Wish};
+pub(crate) use remember::Wish;
 pub(crate) use ticket::{Body, HoldWait, News, Receipt, Reply, Ticket};
 pub(crate) use words::has_reply;
 

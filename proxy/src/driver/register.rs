@@ -7,7 +7,7 @@ use std::{
 
 use holdfast_store::{
     Append, CallId, Claim, Decider, Definition, Entry, Hash32, Journal, JournalError, KeyFate, KeyHash,
-    Likeness, Millis, Note, Refusal, Register, Remembered, RememberedId, Text, Urgency,
+    Likeness, Note, Refusal, Register, Remembered, RememberedId, Text, Urgency,
     engine::{Advance, Standing},
 };
 
@@ -338,12 +338,6 @@ fn seen(register: &Register, server: &str, tool: &Tool) -> Option<Note> {
             Some(Note::Changed { server: server.to_owned(), tool: name, definition: definition() })
         }
     }
-}
-
-/// Since when a definition waits to be accepted, where it does.
-pub(crate) fn waits_since(definition: &Definition, tool: &Tool) -> Option<Millis> {
-    let changed = definition.changed.as_ref()?;
-    (changed.hash.to_string() == *tool.hash).then_some(changed.at)
 }
 
 /// As an approver sees it: the tool of a call is there, and is the one that is trusted.

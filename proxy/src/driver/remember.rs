@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_store::{CallId, Decider, Digest, Note, Remembered, RememberedId, Text};
+use holdfast_store::{Call, CallId, Decider, Digest, Hold, Note, Remembered, RememberedId, Text};
 use uuid::Uuid;
 
 use super::{
@@ -13,9 +13,9 @@ use super::{
 };
 
 /// More uses than that are no decision any more, but a rule: the policy is the place for those.
-pub(crate) const MOST_USES: u32 = 1000;
+const MOST_USES: u32 = 1000;
 /// The same of time.
-pub(crate) const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
 /// Remembered decisions at a time.
 const MOST: usize = 1000;
 
@@ -64,6 +64,21 @@ impl Driver {
                     .into(),
             ));
         }
+        let remembered = self.like(&call, hold, by, wish)?;
+        self.note(|register| {
+            let current = register.remembered().filter(|one| now() < one.expires).count();
+            if current >= MOST {
+                let what = format!("{MOST} decisions are remembered already: forget some, or write a rule");
+                return Err(DecideError::Illegal(what));
+            }
+            Ok(vec![Note::Remembered(remembered.clone())])
+        })
+        .await?;
+        Ok(remembered)
+    }
+
+    /// What `by` wishes for calls like this one.
+    fn like(&self, call: &Call, hold: &Hold, by: Decider, wish: Wish) -> Result<Remembered, DecideError> {
         let accepted = &call.accepted;
         let upstream = self.upstreams.get(&accepted.server);
         let Some((upstream, tool)) =
@@ -73,7 +88,7 @@ impl Driver {
         };
         let arguments = call.arguments();
         let asked = Asked {
-            call: &call,
+            call,
             identity: upstream.identity(),
             definition: &tool.hash,
             arguments,
@@ -89,10 +104,10 @@ impl Driver {
             return Err(DecideError::Illegal("its arguments cannot be pinned".into()));
         };
         let pinned = members.iter().filter(|(name, _)| !wish.vary.contains(name));
-        let remembered = Remembered {
+        Ok(Remembered {
             id: RememberedId(Uuid::now_v7()),
             by,
-            call: id,
+            call: call.id,
             digest: hold.digest,
             principal: accepted.caller.principal.clone(),
             server: accepted.server.clone(),
@@ -104,17 +119,7 @@ impl Driver {
             vary: wish.vary,
             uses: wish.uses,
             expires: now().plus(wish.for_ms),
-        };
-        self.note(|register| {
-            let current = register.remembered().filter(|one| now() < one.expires).count();
-            if current >= MOST {
-                let what = format!("{MOST} decisions are remembered already: forget some, or write a rule");
-                return Err(DecideError::Illegal(what));
-            }
-            Ok(vec![Note::Remembered(remembered.clone())])
         })
-        .await?;
-        Ok(remembered)
     }
 
     /// From now on it speaks for no further call.

@@ -246,7 +246,11 @@ fn read_optional<T: DeserializeOwned + Default>(headers: &HeaderMap, body: &[u8]
     if body.is_empty() { Ok(T::default()) } else { read(headers, body) }
 }
 
-fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Report> {
+/// The body of a POST as JSON.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Report> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     // A page of another origin can send a form or plain text unasked, but not this.
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {

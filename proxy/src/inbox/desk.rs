@@ -2,12 +2,15 @@
 
 use std::{future::Future, sync::Arc};
 
-use holdfast_store::{Answer, CallId, Decider, Digest, Journal, Resolution, State};
+use holdfast_store::{
+    Answer, CallId, Decider, Definition, Digest, Hash32, Journal, RememberedId, Resolution, State,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::register::RememberedView;
 use crate::{
-    driver::{DecideError, Driver},
+    driver::{DecideError, Driver, Wish},
     upstream::{Tool, Upstream},
 };
 
@@ -21,6 +24,46 @@ pub(crate) trait Desk: Clone + Send + Sync + 'static {
 
     /// The tools that a server has listed; none where it has not yet.
     fn tools(&self, server: &str) -> Option<Arc<Vec<Tool>>>;
+
+    /// What is known of a tool's definition.
+    fn definition(&self, server: &str, tool: &str) -> Option<Definition>;
+
+    /// Decisions that are remembered, oldest first.
+    fn remembered(&self) -> Vec<RememberedView>;
+
+    /// Has an approval speak for later calls, too.
+    ///
+    /// # Errors
+    /// See [`DecideError`]; nothing changed.
+    fn remember(
+        &self,
+        call: CallId,
+        by: Decider,
+        wish: Wish,
+    ) -> impl Future<Output = Result<RememberedView, DecideError>> + Send;
+
+    /// Has a remembered decision speak for nothing any more.
+    ///
+    /// # Errors
+    /// Likewise.
+    fn forget(
+        &self,
+        id: RememberedId,
+        by: Decider,
+        reason: String,
+    ) -> impl Future<Output = Result<(), DecideError>> + Send;
+
+    /// Accepts the definition that a tool has now.
+    ///
+    /// # Errors
+    /// Likewise.
+    fn trust(
+        &self,
+        server: &str,
+        tool: &str,
+        definition: Hash32,
+        by: Decider,
+    ) -> impl Future<Output = Result<(), DecideError>> + Send;
 
     /// Carries `decision` about `call` out, and says where the call stands then.
     ///
@@ -86,6 +129,34 @@ impl Desk for Arc<Driver> {
 
     fn tools(&self, server: &str) -> Option<Arc<Vec<Tool>>> {
         self.upstreams().get(server)?.tools_now()
+    }
+
+    fn definition(&self, server: &str, tool: &str) -> Option<Definition> {
+        Driver::definition(self, server, tool)
+    }
+
+    fn remembered(&self) -> Vec<RememberedView> {
+        let all = Driver::remembered(self).into_iter();
+        all.map(|(decision, used, silenced)| RememberedView { decision, used, silenced }).collect()
+    }
+
+    async fn remember(&self, call: CallId, by: Decider, wish: Wish) -> Result<RememberedView, DecideError> {
+        let decision = Driver::remember(self, call, by, wish).await?;
+        Ok(RememberedView { decision, used: 0, silenced: None })
+    }
+
+    async fn forget(&self, id: RememberedId, by: Decider, reason: String) -> Result<(), DecideError> {
+        Driver::forget(self, id, by, reason).await
+    }
+
+    async fn trust(
+        &self,
+        server: &str,
+        tool: &str,
+        definition: Hash32,
+        by: Decider,
+    ) -> Result<(), DecideError> {
+        Driver::trust(self, server, tool, definition, by).await
     }
 
     async fn decide(&self, call: CallId, by: Decider, decision: Decision) -> Result<State, DecideError> {

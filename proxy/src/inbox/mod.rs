@@ -12,6 +12,7 @@ pub(crate) mod ids;
 mod live;
 mod page;
 mod ready;
+pub(crate) mod register;
 pub(crate) mod view;
 pub(crate) mod visible;
 
@@ -75,6 +76,11 @@ pub(crate) fn router<D: Desk>(inbox: Inbox<D>) -> Router {
         .route("/verify", get(api::verify::<D>))
         .route("/servers", get(api::servers::<D>))
         .route("/events", get(events::api::<D>))
+        .route("/remembered", get(register::remembered::<D>))
+        .route("/remembered/{id}/forget", post(register::forget::<D>))
+        .route("/tools", get(register::tools::<D>))
+        .route("/tools/accept", post(register::accept::<D>))
+        .route("/calls/{id}/remember", post(register::remember::<D>))
         .route("/calls/{id}/approve", post(decisions::approve::<D>))
         .route("/calls/{id}/reject", post(decisions::reject::<D>))
         .route("/calls/{id}/revoke", post(decisions::revoke::<D>))

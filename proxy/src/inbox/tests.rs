@@ -9,8 +9,8 @@ use axum::{
 use holdfast_policy::{Gate, Plan, RuleId};
 use holdfast_store::{
     Accepted, Answer, AnswerKind, Append, Approvable, Attempt, CallId, Caller, Chaining, Claim, Decider,
-    Delivery, Digest, Disposition, Entry, Journal, KeyFate, Memory, Millis, Resolution, State, Text, Urgency,
-    fingerprint,
+    Definition, Delivery, Digest, Disposition, Entry, Hash32, Journal, KeyFate, Memory, Millis, RememberedId,
+    Resolution, State, Text, Urgency, fingerprint,
 };
 use http_body_util::BodyExt;
 use hyper::service::Service;
@@ -20,9 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     desk::{Decision, ServerHealth},
+    register::RememberedView,
     *,
 };
-use crate::{driver::DecideError, front::Tokens};
+use crate::{
+    driver::{DecideError, Wish},
+    front::Tokens,
+};
 
 const VIEWER: &str = "viewer-token";
 const APPROVER: &str = "approver-token";
@@ -55,6 +59,26 @@ impl Desk for Recorder {
 
     fn tools(&self, _: &str) -> Option<Arc<Vec<crate::upstream::Tool>>> {
         None
+    }
+
+    fn definition(&self, _: &str, _: &str) -> Option<Definition> {
+        None
+    }
+
+    fn remembered(&self) -> Vec<RememberedView> {
+        Vec::new()
+    }
+
+    async fn remember(&self, _: CallId, _: Decider, _: Wish) -> Result<RememberedView, DecideError> {
+        Err(DecideError::NotFound)
+    }
+
+    async fn forget(&self, _: RememberedId, _: Decider, _: String) -> Result<(), DecideError> {
+        Err(DecideError::NotFound)
+    }
+
+    async fn trust(&self, _: &str, _: &str, _: Hash32, _: Decider) -> Result<(), DecideError> {
+        Err(DecideError::NotFound)
     }
 
     async fn decide(&self, call: CallId, by: Decider, decision: Decision) -> Result<State, DecideError> {

@@ -101,7 +101,9 @@ pub(crate) fn listing(journal: &dyn Journal, filter: &Filter) -> Result<Listing,
 /// # Errors
 /// Where the journal cannot be read.
 pub(crate) fn detail(journal: &dyn Journal, call: CallId) -> Result<Option<Detail>, JournalError> {
-    let Some(summary) = journal.summary(call)? else { return Ok(None) };
+    // The register has a line, too, but is no call.
+    let summary = journal.summary(call)?.filter(|_| call != CallId::REGISTER);
+    let Some(summary) = summary else { return Ok(None) };
     let records = journal.history(call)?;
     let hold = Call::fold(&records).map_err(|illegal| broken(call, illegal))?.as_ref().and_then(hold);
     Ok(Some(Detail { call: summary, records, hold }))

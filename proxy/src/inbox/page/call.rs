@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::{
     card::{self, Known, badge, left, since, tool_name},
     doubt, entries, forms, json,
+    remembered::{self, When},
     session::Session,
     shell::{self, Counts, Frame, Here, Watch, csrf},
     text::{counted, shown},
@@ -298,6 +299,12 @@ fn accepted_facts(accepted: &Accepted, identity: &str) -> Markup {
     }
 }
 
+/// What this operator has approved of it, where that still counts.
+fn approved_by(known: &Known, session: &Session) -> Option<Digest> {
+    let hold = known.call.as_ref()?.hold.as_ref()?;
+    hold.votes.iter().any(|(voter, _)| voter.name == session.by.name).then_some(hold.digest)
+}
+
 /// The history as a file, and what can still be done.
 fn further(known: &Known, session: &Session) -> Markup {
     let id = known.id();
@@ -305,6 +312,9 @@ fn further(known: &Known, session: &Session) -> Markup {
     html! {
         div.further {
             a.button href={ "/calls/" (id) "/history.json" } download { "Download its history" }
+            @if let Some(digest) = approved_by(known, session) {
+                (remembered::form(known, digest, session, When::Approved))
+            }
             @if !done && session.role >= Role::Approver {
                 details data-key="cancel" {
                     summary { "Withdraw it…" }

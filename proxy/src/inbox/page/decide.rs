@@ -226,7 +226,7 @@ async fn carry_out<D: Desk>(
 }
 
 /// The response for an operator whose role is less than `role`.
-fn lacks(session: &Session, role: Role) -> Option<Response> {
+pub(super) fn lacks(session: &Session, role: Role) -> Option<Response> {
     if session.role >= role {
         return None;
     }
@@ -238,13 +238,14 @@ fn lacks(session: &Session, role: Role) -> Option<Response> {
 }
 
 /// On to `back`, where the message is shown.
-fn told<D>(inbox: &Inbox<D>, session: &Session, back: &str, tone: Tone, text: String) -> Response {
+pub(super) fn told<D>(inbox: &Inbox<D>, session: &Session, back: &str, tone: Tone, text: String) -> Response {
     let name = inbox.page.sessions.keep(session, Flash { tone, text });
     let joint = if back.contains('?') { '&' } else { '?' };
     Redirect::to(&format!("{back}{joint}flash={name}")).into_response()
 }
 
-fn words(report: &Report) -> String {
+/// A report as one line for people.
+pub(super) fn words(report: &Report) -> String {
     let hint = report.hint.as_deref().map(|hint| format!(" {hint}")).unwrap_or_default();
     let mut text = format!("{}.{hint}", report.message);
     if let Some(first) = text.get(..1).map(str::to_ascii_uppercase) {

@@ -3,7 +3,13 @@
 use holdfast_store::State;
 use maud::{Markup, html};
 
-use super::{card::Known, json, session::Session, shell::csrf};
+use super::{
+    card::Known,
+    json,
+    remembered::{self, When},
+    session::Session,
+    shell::csrf,
+};
 use crate::{
     config::Role,
     inbox::{ids::short, view::HoldDetail, visible::visible},
@@ -50,6 +56,7 @@ pub(super) fn otherwise(known: &Known, hold: &HoldDetail, session: &Session) -> 
     let back = format!("/calls/{id}");
     html! {
         div.settle {
+            (remembered::form(known, hold.digest, session, When::Approving))
             details data-key="edit" {
                 summary { "Change the arguments…" }
                 form method="post" action={ "/calls/" (id) "/edit" } {

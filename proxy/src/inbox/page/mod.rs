@@ -2,7 +2,7 @@
 //!
 //! * `session`, `login`, `link`, `limit`, `posted`: who is there, and whether a form is theirs.
 //! * `shell`, `text`, `json`, `card`, `forms`, `assets`: how things look.
-//! * `waiting`, `doubt`, `calls`, `call`, `timeline`, `entries`, `servers`, `overview`, `figures`: what is shown.
+//! * `waiting`, `remembered`, `doubt`, `calls`, `call`, `timeline`, `entries`, `servers`, `overview`, `figures`: what is shown.
 //! * `decide`: what is posted.
 //!
 //! Invariants: a GET never changes anything. Text of others goes through `text` or maud's own escaping. Decisions carry
@@ -23,6 +23,7 @@ mod link;
 mod login;
 mod overview;
 mod posted;
+mod remembered;
 mod servers;
 mod session;
 mod shell;
@@ -100,6 +101,11 @@ pub(super) fn routes<D: Desk>(inbox: &Arc<Inbox<D>>) -> Router<Arc<Inbox<D>>> {
         .route("/calls/{id}/resolve", post(decide::resolve::<D>))
         .route("/calls/{id}/cancel", post(decide::cancel::<D>))
         .route("/calls/{id}/release", post(decide::release::<D>))
+        .route("/calls/{id}/remember", post(remembered::remember::<D>))
+        .route("/calls/{id}/approve-and-remember", post(remembered::approve::<D>))
+        .route("/remembered", get(remembered::show::<D>))
+        .route("/remembered/{id}/forget", post(remembered::forget::<D>))
+        .route("/servers/accept", post(servers::accept::<D>))
         .route("/batch", post(decide::batch::<D>))
         .route("/logout", post(login::logout::<D>))
         .layer(middleware::from_fn_with_state(inbox.clone(), require::<D>));

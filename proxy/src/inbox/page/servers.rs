@@ -4,35 +4,50 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::State,
+    extract::{Query, State},
     response::{IntoResponse, Response},
 };
 use holdfast_policy::{Effect, Mode, Policy, Rule};
 use holdfast_store::Millis;
 use maud::{Markup, html};
+use serde::Deserialize;
 
 use super::{
-    card::since,
+    card::{since, tool_name},
+    decide::{lacks, told, words},
     json,
-    session::Session,
-    shell::{self, Counts, Frame, Here, Watch},
+    posted::Fields,
+    session::{Session, Tone},
+    shell::{self, Counts, Frame, Here, Watch, csrf},
     text::{counted, shown, warning_badge},
     waiting::unavailable,
 };
 use crate::{
-    driver::now,
+    config::Role,
+    driver::{DecideError, now},
     inbox::{
         Inbox,
         api::blocking,
         desk::{Desk, ServerHealth},
+        register::{self, Sign, ToolView, Trust},
+        visible::visible,
     },
     upstream::Tool,
 };
+
+/// Query of `GET /servers`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Wanted {
+    /// What to say about what was just done.
+    flash: String,
+}
 
 /// `GET /servers`
 pub(super) async fn show<D: Desk>(
     State(inbox): State<Arc<Inbox<D>>>,
     Extension(session): Extension<Session>,
+    Query(wanted): Query<Wanted>,
 ) -> Response {
     let journal = inbox.desk.journal();
     let counts = match blocking(move || Counts::read(&*journal)).await {
@@ -44,15 +59,18 @@ pub(super) async fn show<D: Desk>(
         here: Here::Servers,
         title: "Servers",
         counts,
-        flash: None,
+        flash: inbox.page.sessions.flash(&session, &wanted.flash),
         watch: Watch::Everything,
     };
     let servers = inbox.desk.servers();
+    let changed = register::listed(&inbox.desk).into_iter().filter(|view| view.state == Trust::Changed);
+    let changed: Vec<_> = changed.collect();
     let body = html! {
         div.title {
             h1 { "Servers and tools" }
             p.meta { "policy " code { (shown(inbox.policy.version())) } }
         }
+        @for view in &changed { (waits(view, &session)) }
         @if servers.is_empty() {
             div.empty { p.big { "No servers are configured." } }
         }
@@ -61,6 +79,66 @@ pub(super) async fn show<D: Desk>(
         }
     };
     shell::page(&frame, &body).into_response()
+}
+
+/// A tool that is not what it was when it was trusted, with what is different.
+fn waits(view: &ToolView, session: &Session) -> Markup {
+    let (definition, lines) = (&*view.definition, view.difference());
+    html! {
+        section.card.changed data-key={ "changed-" (view.server) "-" (view.tool) } {
+            h2 { (tool_name(&view.server, &view.tool)) " is not what it was" }
+            p {
+                "Its definition has changed since it was trusted"
+                @if let Some(at) = view.since { ", " (since(at, now())) }
+                @if let Some(by) = &view.by { ", by " (shown(&by.name)) }
+                ". Agents do not see it, and nothing is sent to it, until an admin accepts the change."
+            }
+            (warning_badge([definition]))
+            pre.diff {
+                @for (sign, line) in &lines {
+                    span class=(class(*sign)) { (sign.mark()) " " (shown(line)) "\n" }
+                }
+            }
+            @if session.role >= Role::Admin {
+                form.decide method="post" action="/servers/accept" {
+                    (csrf(session))
+                    input type="hidden" name="server" value=(view.server);
+                    input type="hidden" name="tool" value=(view.tool);
+                    input type="hidden" name="definition" value=(view.hash);
+                    button.primary type="submit" aria-label={ "Accept " (visible(&view.tool)) " as it is now" } { "Accept it as it is now" }
+                }
+            }
+        }
+    }
+}
+
+fn class(sign: Sign) -> &'static str {
+    match sign {
+        Sign::Same => "same",
+        Sign::Gone => "gone",
+        Sign::New => "new",
+    }
+}
+
+/// `POST /servers/accept`
+pub(super) async fn accept<D: Desk>(
+    State(inbox): State<Arc<Inbox<D>>>,
+    Extension(session): Extension<Session>,
+    Extension(fields): Extension<Fields>,
+) -> Response {
+    if let Some(response) = lacks(&session, Role::Admin) {
+        return response;
+    }
+    let (server, tool) = (fields.get("server"), fields.get("tool"));
+    let accepted = match fields.get("definition").parse() {
+        Ok(definition) => inbox.desk.trust(server, tool, definition, session.by.clone()).await,
+        Err(_) => Err(DecideError::NotFound),
+    };
+    let (tone, text) = match accepted {
+        Ok(()) => (Tone::Good, format!("{} is trusted as it is now.", visible(tool))),
+        Err(error) => (Tone::Bad, words(&register::words(error, &format!("tool `{}`", visible(tool))).1)),
+    };
+    told(&inbox, &session, "/servers", tone, text)
 }
 
 fn card(server: &ServerHealth, tools: Option<&Vec<Tool>>, policy: &Policy, now: Millis) -> Markup {

@@ -10,8 +10,8 @@ use axum::{
 use holdfast_policy::{Gate, Plan, RuleId};
 use holdfast_store::{
     Accepted, Answer, AnswerKind, Append, Approvable, Attempt, CallId, Caller, Chaining, Claim, Decider,
-    Delivery, Digest, Disposition, Entry, Journal, KeyFate, Loss, Memory, Resolution, Shown, ShownKind,
-    State, Text, Then, Trouble, Urgency, fingerprint,
+    Definition, Delivery, Digest, Disposition, Entry, Hash32, Journal, KeyFate, Loss, Memory, RememberedId,
+    Resolution, Shown, ShownKind, State, Text, Then, Trouble, Urgency, fingerprint,
 };
 use http_body_util::BodyExt;
 use hyper::service::Service;
@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use super::{waiting, *};
 use crate::{
     config::{Agent, Config, Operator, Role},
-    driver::DecideError,
+    driver::{DecideError, Wish},
     front::{Guard, Tokens},
     inbox::{
         Inbox, Readiness, access,
         decisions::answer_of,
         desk::{Decision, Desk, ServerHealth},
+        register::RememberedView,
         router,
     },
 };
@@ -64,6 +65,26 @@ impl Desk for Recorder {
 
     fn tools(&self, _: &str) -> Option<Arc<Vec<crate::upstream::Tool>>> {
         None
+    }
+
+    fn definition(&self, _: &str, _: &str) -> Option<Definition> {
+        None
+    }
+
+    fn remembered(&self) -> Vec<RememberedView> {
+        Vec::new()
+    }
+
+    async fn remember(&self, _: CallId, _: Decider, _: Wish) -> Result<RememberedView, DecideError> {
+        Err(DecideError::NotFound)
+    }
+
+    async fn forget(&self, _: RememberedId, _: Decider, _: String) -> Result<(), DecideError> {
+        Err(DecideError::NotFound)
+    }
+
+    async fn trust(&self, _: &str, _: &str, _: Hash32, _: Decider) -> Result<(), DecideError> {
+        Err(DecideError::NotFound)
     }
 
     async fn decide(&self, call: CallId, by: Decider, decision: Decision) -> Result<State, DecideError> {

@@ -214,6 +214,7 @@ fn body(found: &Found, wanted: &Wanted, session: &Session, now: Millis) -> Marku
             h1 { "Waiting for a person" }
             @if found.counts.asking > 1 { (filters(&found.facets)) }
         }
+        p.more { a href="/remembered" { "Remembered decisions" } }
         @if found.counts.asking == 0 {
             (nothing(found.counts))
         } @else if found.matching == 0 {
