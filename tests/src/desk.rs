@@ -67,6 +67,29 @@ impl<'a> Desk<'a> {
         assert_eq!(response.status(), 200, "{}", response.body);
     }
 
+    /// What the inbox says of a tool.
+    ///
+    /// # Panics
+    /// Where it knows no such tool.
+    pub fn tool(&self, server: &str, tool: &str) -> Value {
+        let listed = self.get("/tools").json();
+        let tools = listed["tools"].as_array().expect("a list").iter();
+        let mut named = tools.filter(|view| view["server"] == server && view["tool"] == tool);
+        named.next().unwrap_or_else(|| panic!("no {tool} of {server}: {listed}")).clone()
+    }
+
+    /// Accepts the definition that a tool has now.
+    ///
+    /// # Panics
+    /// Where that is not taken.
+    #[track_caller]
+    pub fn accept_tool(&self, server: &str, tool: &str) {
+        let definition = self.tool(server, tool)["hash"].clone();
+        let body = json!({ "server": server, "tool": tool, "definition": definition });
+        let response = self.post("/tools/accept", &body);
+        assert_eq!(response.status(), 200, "{}", response.body);
+    }
+
     /// Waits until the call is in this state.
     pub fn await_state(&self, id: &str, state: &str) -> Value {
         eventually_some(&format!("call {id} is {state}"), || {

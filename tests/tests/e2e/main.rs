@@ -16,6 +16,8 @@ mod limits;
 mod network;
 mod questions;
 mod reissues;
+mod remember;
 mod servers;
 mod surfaces;
 mod tour;
+mod trust;
