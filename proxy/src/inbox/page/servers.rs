@@ -115,8 +115,8 @@ fn waits(view: &ToolView, session: &Session) -> Markup {
 fn class(sign: Sign) -> &'static str {
     match sign {
         Sign::Same => "same",
-        Sign::Gone => "gone",
-        Sign::New => "new",
+        Sign::Gone => "minus",
+        Sign::New => "plus",
     }
 }
 
