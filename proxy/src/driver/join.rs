@@ -143,7 +143,8 @@ impl Driver {
         place: Option<Receipt>,
         patience: Patience,
     ) -> Start {
-        let replayed = live.with(|shared| shared.call.state.is_done());
+        // What was denied with its first fact is told for the first time.
+        let replayed = live.with(|shared| shared.call.state.is_done() && shared.call.entries > 1);
         let receipt = place.unwrap_or_else(|| self.place(live.origin, live.id, wish.from));
         let ends = live.join(wish.progress, replayed);
         Start::Joined(Joined {
