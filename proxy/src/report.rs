@@ -237,10 +237,10 @@ impl Report {
     }
 
     /// One principal has too many calls waiting for people.
-    pub(crate) fn too_many_held(principal: &str, limit: u32) -> Self {
+    pub(crate) fn too_many_held(principal: &str, limit: u32, oldest: &[CallId]) -> Self {
         Self::new("queue-full", format!("{limit} calls of `{principal}` wait for approval already; this one was not accepted"))
-            .hint("It did not happen. Wait until the earlier ones are decided; `intake.held_per_agent` is the limit.")
-            .details(json!({ "limit": limit }))
+            .hint("It did not happen, and nobody is asked. Collect the earlier ones first (holdfast_wait with the ids in `details.held`), or tell the user that they wait for approval; `intake.held_per_agent` is the limit.")
+            .details(json!({ "limit": limit, "held": oldest }))
     }
 }
 

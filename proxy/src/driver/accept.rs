@@ -28,6 +28,9 @@ use crate::{
     upstream::{Tool, Upstream},
 };
 
+/// Of an agent that has too many held calls so many are named to it, so that it can collect them.
+const HELD_NAMED: usize = 10;
+
 /// A call that is ready to be claimed. From here on others can find it, but it has nothing to tell yet.
 struct New {
     task: Task,
@@ -223,16 +226,19 @@ impl Driver {
 
     fn check_held(&self, principal: &str) -> Result<(), Box<Report>> {
         let limit = self.config.intake.held_per_agent;
-        let lives = self.lives();
-        let held = lives.iter().filter(|live| {
+        let mut held = self.lives();
+        held.retain(|live| {
             live.with(|shared| {
                 shared.call.state.is_held() && shared.call.accepted.caller.principal == principal
             })
         });
-        if held.count() >= limit as usize {
-            return Err(Box::new(Report::too_many_held(principal, limit)));
+        if held.len() < limit as usize {
+            return Ok(());
         }
-        Ok(())
+        let mut oldest: Vec<CallId> = held.iter().map(|live| live.id).collect();
+        oldest.sort_unstable();
+        oldest.truncate(HELD_NAMED);
+        Err(Box::new(Report::too_many_held(principal, limit, &oldest)))
     }
 
     /// The call that the bridge has sent under this name before. Also makes sure that earlier calls which this request
