@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod crash;
 mod doubt;
+mod gates;
 mod holds;
 mod inbox;
 mod keys;
