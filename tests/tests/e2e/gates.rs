@@ -1,5 +1,6 @@
 //! Calls that wait for a person, killed in every state they can be in: what is found again, told and done once.
 
+mod clients;
 mod crowd;
 mod ended;
 mod killed;
