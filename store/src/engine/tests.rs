@@ -10,3 +10,4 @@ mod races;
 mod sending;
 mod settling;
 mod story;
+mod votes;
