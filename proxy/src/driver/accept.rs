@@ -136,7 +136,8 @@ impl Driver {
             tracing::info!(server = request.server, tool = request.tool, rules = ?decision.shadow, "shadow rules match");
         }
         let plan = match &decision.verdict {
-            Verdict::Allow(plan) | Verdict::Ask(plan, _) => plan.clone(),
+            Verdict::Allow(plan) => plan.clone(),
+            Verdict::Ask(plan, _) => self.plans.shared(plan.clone()),
             // Nothing is ever sent, so no setting matters.
             Verdict::Deny { .. } => Arc::default(),
         };
@@ -303,7 +304,13 @@ impl Driver {
         // Where the client has left meanwhile, this drops the place again, with the consequences that policy gives it.
         tell.send(joined).ok();
         drop(recording);
-        task.run(then).await;
+        let run = task.run(then);
+        if live.with(|shared| shared.call.state.is_held()) {
+            // What it took to start is not kept for as long as a person takes.
+            tokio::spawn(run);
+        } else {
+            run.await;
+        }
     }
 
     async fn not_claimed(self: &Arc<Self>, live: &Arc<Live>, refusal: Refusal, wish: Wish) -> Start {

@@ -21,7 +21,8 @@ pub(crate) struct Live {
     /// Told on every change of state that waiters may care about.
     pub(super) moved: Notify,
     shared: Mutex<Shared>,
-    task: mpsc::UnboundedSender<Input>,
+    /// Boxed, because a channel keeps room for 32 messages, and most calls that wait get none for hours.
+    task: mpsc::UnboundedSender<Box<Input>>,
 }
 
 /// What a call's task is told.
@@ -77,7 +78,7 @@ pub(crate) enum Progress {
 const PROGRESS_BACKLOG: usize = 256;
 
 impl Live {
-    pub(super) fn new(call: Call, origin: Option<Hash32>) -> (Self, mpsc::UnboundedReceiver<Input>) {
+    pub(super) fn new(call: Call, origin: Option<Hash32>) -> (Self, mpsc::UnboundedReceiver<Box<Input>>) {
         let (task, inbox) = mpsc::unbounded_channel();
         let shared = Shared { call, waiters: Vec::new(), next_waiter: 0, broken: None };
         let id = shared.call.id;
@@ -96,7 +97,7 @@ impl Live {
 
     /// Gives the input back where the task has ended.
     pub(super) fn send(&self, input: Input) -> Result<(), Box<Input>> {
-        self.task.send(input).map_err(|unsent| Box::new(unsent.0))
+        self.task.send(Box::new(input)).map_err(|unsent| unsent.0)
     }
 
     /// Joins the waiters; where there is something to say already, the reply is on its way.
@@ -118,7 +119,12 @@ impl Live {
     pub(super) fn leave(&self, waiter: WaiterId) -> bool {
         self.with(|shared| {
             shared.waiters.retain(|other| other.id != waiter);
-            shared.waiters.is_empty()
+            let nobody = shared.waiters.is_empty();
+            if nobody {
+                // Held calls stay without waiters for long.
+                shared.waiters = Vec::new();
+            }
+            nobody
         })
     }
 

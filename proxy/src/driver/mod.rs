@@ -12,6 +12,7 @@ mod join;
 mod journaling;
 mod keys;
 mod live;
+mod plans;
 mod preview;
 mod recover;
 mod register;
@@ -49,6 +50,7 @@ use crate::{
 };
 use classify::Transport;
 use live::Live;
+use plans::Plans;
 use reissue::{From, Reissues};
 use slots::{Breaker, Slots};
 
@@ -91,6 +93,7 @@ pub(crate) struct Driver {
     breakers: HashMap<String, Breaker>,
     policy_version: Arc<str>,
     registrar: register::Registrar,
+    plans: Plans,
     /// Dispatches that are being recorded.
     dispatching: TaskTracker,
     /// No new calls are taken, and nothing more is dispatched.
@@ -128,6 +131,7 @@ impl Driver {
             peers: Mutex::default(),
             slots: Slots::default(),
             registrar: register::Registrar::default(),
+            plans: Plans::default(),
             dispatching: TaskTracker::new(),
             closing: CancellationToken::new(),
             stopped: CancellationToken::new(),

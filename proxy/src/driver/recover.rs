@@ -45,7 +45,10 @@ impl Driver {
         Ok(count)
     }
 
-    fn resume(self: &Arc<Self>, call: Call) -> Result<(), JournalError> {
+    fn resume(self: &Arc<Self>, mut call: Call) -> Result<(), JournalError> {
+        if let Some(accepted) = Arc::get_mut(&mut call.accepted) {
+            accepted.plan = self.plans.shared(accepted.plan.clone());
+        }
         let Some(upstream) = self.upstreams.get(&call.accepted.server) else {
             tracing::warn!(
                 call = %call.id,

@@ -42,7 +42,7 @@ pub(super) enum Durable {
 pub(super) struct Task {
     pub(super) driver: Arc<Driver>,
     pub(super) live: Arc<Live>,
-    pub(super) inbox: mpsc::UnboundedReceiver<Input>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Box<Input>>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) line: Arc<Line>,
     pub(super) slot: Option<Slot>,
@@ -68,14 +68,15 @@ impl Task {
         self.carry_out(first);
         while !self.live.with(|shared| shared.call.state.is_done()) {
             let Some(input) = self.next().await else { break };
-            if self.take(input).await.is_err() {
+            // On the heap only while something happens: most of its life a call waits.
+            if Box::pin(self.take(*input)).await.is_err() {
                 break;
             }
         }
         self.driver.ended(&self.live);
     }
 
-    async fn next(&mut self) -> Option<Input> {
+    async fn next(&mut self) -> Option<Box<Input>> {
         let in_line = self.queued.is_some() || self.slot.is_some();
         // The engine takes a pause that is over for one after which the call got in line. Where writing took longer than
         // the pause, it has not: then the end of the pause is still to be told.
@@ -90,15 +91,15 @@ impl Task {
             input = self.inbox.recv() => input,
             Some(slot) = slot => {
                 self.queued = None;
-                Some(Input::Event(match slot {
+                Some(Box::new(Input::Event(match slot {
                     Ok(slot) => {
                         self.slot = Some(slot);
                         Event::Slot
                     }
                     Err(LineFull) => Event::QueueFull,
-                }))
+                })))
             }
-            Some(()) = timer => Some(Input::Event(Event::Tick)),
+            Some(()) = timer => Some(Box::new(Input::Event(Event::Tick))),
             () = self.driver.stopped.cancelled() => {
                 self.stopped();
                 None
