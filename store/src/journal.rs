@@ -288,6 +288,19 @@ pub trait Journal: Send + Sync {
     /// Where the journal cannot be read.
     fn tail(&self, from: u64, limit: usize) -> Result<Vec<Record>, JournalError>;
 
+    /// How far the reader of the tail with this name has come, as it last said; none for one that never did.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    fn cursor(&self, name: &str) -> Result<Option<u64>, JournalError>;
+
+    /// Keeps how far the reader of the tail with this name has come, and returns once that is durable. No fact about a
+    /// call, so no link of the chain; the last word counts, also a smaller number.
+    ///
+    /// # Errors
+    /// Where the journal cannot be written.
+    fn set_cursor(&self, name: &str, seq: u64) -> Result<(), JournalError>;
+
     /// Checks every link of the chain and every call's numbering; `progress` hears the count now and then.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ struct Kept {
     keys: HashMap<Hash32, CallId>,
     positions: HashMap<Hash32, u64>,
     identical: HashMap<Hash32, BTreeSet<CallId>>,
+    cursors: HashMap<String, u64>,
 }
 
 struct Row {
@@ -358,6 +359,19 @@ impl Journal for Memory {
             let seqs = from.max(1)..=kept.log.len() as u64;
             seqs.filter_map(|seq| kept.record(seq)).take(limit).collect()
         })
+    }
+
+    fn cursor(&self, name: &str) -> Result<Option<u64>, JournalError> {
+        self.read(|kept| kept.cursors.get(name).copied())
+    }
+
+    fn set_cursor(&self, name: &str, seq: u64) -> Result<(), JournalError> {
+        let mut inner = self.lock();
+        if inner.dead {
+            return Err(stopped());
+        }
+        inner.kept.cursors.insert(name.to_owned(), seq);
+        Ok(())
     }
 
     fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Verified, VerifyError> {

@@ -30,7 +30,7 @@ use crate::{
     journal::{Append, Done, Filter, Journal, JournalError, Record, Summary, Verified, VerifyError},
     line::Line,
     redb::{
-        tables::{CALLS, INDEX, KEYS, LOG, META},
+        tables::{CALLS, CURSORS, INDEX, KEYS, LOG, META},
         writer::Writer,
     },
     state::State,
@@ -221,6 +221,14 @@ impl Journal for Redb {
         })
     }
 
+    fn cursor(&self, name: &str) -> Result<Option<u64>, JournalError> {
+        self.read(|tables| Ok(tables.cursors.get(name).map_err(fault)?.map(|seq| seq.value())))
+    }
+
+    fn set_cursor(&self, name: &str, seq: u64) -> Result<(), JournalError> {
+        self.writer.set_cursor(name, seq)
+    }
+
     fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Verified, VerifyError> {
         const STEP: u64 = 10_000;
         self.read(|tables| {
@@ -255,6 +263,7 @@ struct Tables {
     index: ReadOnlyTable<&'static [u8], ()>,
     keys: ReadOnlyTable<&'static [u8; 32], &'static [u8; 16]>,
     meta: ReadOnlyTable<&'static str, &'static [u8]>,
+    cursors: ReadOnlyTable<&'static str, u64>,
 }
 
 impl Tables {
@@ -265,6 +274,7 @@ impl Tables {
             index: txn.open_table(INDEX).map_err(fault)?,
             keys: txn.open_table(KEYS).map_err(fault)?,
             meta: txn.open_table(META).map_err(fault)?,
+            cursors: txn.open_table(CURSORS).map_err(fault)?,
         })
     }
 

@@ -2,6 +2,8 @@
 
 #[path = "contract/claims.rs"]
 mod claims;
+#[path = "contract/cursors.rs"]
+mod cursors;
 mod facts;
 #[path = "contract/listing.rs"]
 mod listing;
@@ -88,6 +90,10 @@ contract! {
         pages_hold_every_call_once,
         unfinished_calls_come_oldest_first,
         unknown_calls_have_nothing,
+    }
+    cursors {
+        a_reader_goes_on_where_it_was,
+        a_cursor_is_no_entry,
     }
     pruning {
         content_goes_first_and_the_line_later,

@@ -51,6 +51,33 @@ fn one_process_has_it_at_a_time() {
 }
 
 #[test]
+fn a_cursor_that_was_acknowledged_survives_a_kill() {
+    let disk = Disk::default();
+    let journal = Redb::open_with_backend(disk.clone(), Options::default()).expect("a new journal");
+    journal.set_cursor("notify/ops", 5).expect("writable");
+    let left = Disk::holding(disk.bytes());
+    let again = Redb::open_with_backend(left, Options::default()).expect("whole");
+    assert_eq!(again.cursor("notify/ops").expect("readable"), Some(5));
+}
+
+#[test]
+fn a_journal_made_before_there_were_cursors_gets_them() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("journal.redb");
+    drop(open(&path).expect("a new journal"));
+    let file = Database::open(&path).expect("nobody has it open");
+    let txn = file.begin_write().expect("writable");
+    let cursors: TableDefinition<'_, &str, u64> = TableDefinition::new("cursors");
+    assert!(txn.delete_table(cursors).expect("writable"), "the table is there");
+    txn.commit().expect("writable");
+    drop(file);
+    let journal = open(&path).expect("an older journal");
+    assert_eq!(journal.cursor("notify/ops").expect("readable"), None);
+    journal.set_cursor("notify/ops", 1).expect("writable");
+    assert_eq!(journal.cursor("notify/ops").expect("readable"), Some(1));
+}
+
+#[test]
 fn a_new_file_is_its_owners_only() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("journal.redb");

@@ -76,6 +76,17 @@ fn a_restart_loses_what_was_not_flushed_and_says_so() {
 }
 
 #[test]
+fn a_cursor_survives_a_crash_and_none_is_set_after_it() {
+    let journal = Memory::default();
+    journal.set_cursor("notify/ops", 3).expect("writable");
+    journal.crash_at(1, Crash::BeforeCommit);
+    failed(submit(&journal, keyed(1)).wait());
+    assert!(journal.set_cursor("notify/ops", 4).is_err());
+    assert!(journal.cursor("notify/ops").is_err());
+    assert_eq!(journal.reopen().cursor("notify/ops").expect("readable"), Some(3));
+}
+
+#[test]
 fn a_callback_may_submit() {
     let journal = Arc::new(Memory::default());
     let inner = journal.clone();

@@ -35,12 +35,17 @@ pub(super) const INDEX: TableDefinition<'_, &[u8], ()> = TableDefinition::new("i
 /// `head` to the last sequence number and link, `format` to the version of this schema.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
+/// Reader of the tail to how far it has come.
+pub(super) const CURSORS: TableDefinition<'_, &str, u64> = TableDefinition::new("cursors");
+
 /// Version of the schema; entries and lines have versions of their own.
 const FORMAT: u8 = 1;
 
 /// Creates the tables in an empty file, else checks that this program can read them.
 pub(super) fn prepare(txn: &WriteTransaction) -> Result<Head, JournalError> {
     let mut tables = Tables::open(txn)?;
+    // Files made before there were cursors get the table here; everybody else may expect it.
+    txn.open_table(CURSORS).map_err(fault)?;
     let format = tables.meta.get("format").map_err(fault)?.map(|row| row.value().to_vec());
     match format.as_deref() {
         None => {
@@ -67,6 +72,8 @@ pub(super) struct Tables<'txn> {
     positions: Table<'txn, Bytes32, u64>,
     index: Table<'txn, &'static [u8], ()>,
     meta: Table<'txn, &'static str, &'static [u8]>,
+    /// For tables that few transactions need.
+    txn: &'txn WriteTransaction,
     /// False while a transaction would change nothing and need not be committed.
     pub(super) dirty: bool,
 }
@@ -86,6 +93,7 @@ impl<'txn> Tables<'txn> {
             positions: txn.open_table(POSITIONS).map_err(fault)?,
             index: txn.open_table(INDEX).map_err(fault)?,
             meta: txn.open_table(META).map_err(fault)?,
+            txn,
             dirty: false,
         })
     }
@@ -223,6 +231,13 @@ impl<'txn> Tables<'txn> {
         row[..8].copy_from_slice(&head.seq.to_be_bytes());
         row[8..].copy_from_slice(&head.link.0);
         self.meta.insert("head", row.as_slice()).map_err(fault)?;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// See [`crate::Journal::set_cursor`].
+    pub(super) fn set_cursor(&mut self, name: &str, seq: u64) -> Result<(), JournalError> {
+        self.txn.open_table(CURSORS).map_err(fault)?.insert(name, seq).map_err(fault)?;
         self.dirty = true;
         Ok(())
     }

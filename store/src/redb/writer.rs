@@ -72,10 +72,11 @@ enum End {
 #[expect(clippy::large_enum_variant, reason = "nearly all jobs are of the large kind")]
 enum Job {
     Append { append: Append, frames: Vec<Frame>, reply: Reply<Appended, Done> },
-    Prune { answers: Millis, tombstones: Millis, limit: usize, reply: Reply<usize, Told> },
+    Prune { answers: Millis, tombstones: Millis, limit: usize, reply: Reply<usize, Told<usize>> },
+    Cursor { name: String, seq: u64, reply: Reply<(), Told<()>> },
 }
 
-type Told = Box<dyn FnOnce(Result<usize, Refusal>) + Send>;
+type Told<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
 
 /// A callback that is always called: by being dropped, if nothing else.
 struct Reply<T, F: FnOnce(Result<T, Refusal>)> {
@@ -135,13 +136,22 @@ impl Writer {
         tombstones: Millis,
         limit: usize,
     ) -> Result<usize, JournalError> {
+        self.wait(|reply| Job::Prune { answers, tombstones, limit, reply })
+    }
+
+    /// Queues a cursor and waits until it is kept.
+    pub(super) fn set_cursor(&self, name: &str, seq: u64) -> Result<(), JournalError> {
+        self.wait(|reply| Job::Cursor { name: name.to_owned(), seq, reply })
+    }
+
+    fn wait<T: Send + 'static>(&self, job: impl FnOnce(Reply<T, Told<T>>) -> Job) -> Result<T, JournalError> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
-        let told: Told = Box::new(move |result| drop(send.send(result)));
-        self.push(Job::Prune { answers, tombstones, limit, reply: Reply::to(told) });
+        let told: Told<T> = Box::new(move |result| drop(send.send(result)));
+        self.push(job(Reply::to(told)));
         match receive.recv().expect("a reply is always sent") {
-            Ok(count) => Ok(count),
+            Ok(done) => Ok(done),
             Err(Refusal::Failed(error)) => Err(error),
-            Err(other) => unreachable!("pruning claims nothing: {other:?}"),
+            Err(_) => unreachable!("only appends claim keys and expect entries"),
         }
     }
 
@@ -279,14 +289,14 @@ impl Job {
     fn bytes(&self) -> usize {
         match self {
             Self::Append { frames, .. } => frames.iter().map(|frame| frame.bytes.len()).sum(),
-            Self::Prune { .. } => 0,
+            Self::Prune { .. } | Self::Cursor { .. } => 0,
         }
     }
 
     fn is_urgent(&self) -> bool {
         match self {
             Self::Append { append, .. } => append.urgency == Urgency::Now,
-            Self::Prune { .. } => true,
+            Self::Prune { .. } | Self::Cursor { .. } => true,
         }
     }
 
@@ -298,6 +308,7 @@ impl Job {
             Self::Prune { answers, tombstones, limit, reply } => {
                 reply.result = Some(Ok(tables.prune(*answers, *tombstones, *limit)?));
             }
+            Self::Cursor { name, seq, reply } => reply.result = Some(Ok(tables.set_cursor(name, *seq)?)),
         }
         Ok(())
     }
@@ -307,6 +318,7 @@ impl Job {
         match self {
             Self::Append { reply, .. } => reply.result = Some(Err(refusal())),
             Self::Prune { reply, .. } => reply.result = Some(Err(refusal())),
+            Self::Cursor { reply, .. } => reply.result = Some(Err(refusal())),
         }
     }
 }
