@@ -8,6 +8,7 @@ mod find;
 mod import;
 mod intake;
 mod listen;
+mod notify;
 mod people;
 mod servers;
 mod store;
@@ -24,6 +25,7 @@ pub(crate) use self::servers::Breaker;
 pub(crate) use self::{
     intake::Intake,
     listen::Listen,
+    notify::{Reach, Secret, SinkConfig, Way},
     people::{Agent, Operator, Role},
     servers::{ServerConfig, Share, Transport},
     store::{Place, StoreConfig},
@@ -44,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) intake: Intake,
     /// The MCP servers, in the order of the file, imported ones last.
     pub(crate) servers: Vec<ServerConfig>,
+    /// Who is told that a person is needed.
+    pub(crate) notify: Vec<SinkConfig>,
     /// The rules.
     pub(crate) policy: Arc<Policy>,
     /// The file, as an absolute path.
@@ -132,9 +136,10 @@ fn read_document(
     let intake = intake::read(&root);
     let servers = servers::read(
         &root,
-        &servers::Surroundings { base, vars, mcp: listen.map(|listen| listen.mcp) },
+        &servers::Surroundings { base, vars, mcp: listen.as_ref().map(|listen| listen.mcp) },
         imported,
     );
+    let notify = notify::read(&root, base, listen.as_ref());
     let policy = Policy::load(&root);
     root.finish();
     // Of a file with errors it is not known yet what it names.
@@ -148,6 +153,7 @@ fn read_document(
         operators,
         intake,
         servers,
+        notify,
         policy: Arc::new(policy),
         file: PathBuf::new(),
     })

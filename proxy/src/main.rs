@@ -6,6 +6,7 @@ mod config;
 mod driver;
 mod front;
 mod inbox;
+mod notify;
 mod report;
 mod telemetry;
 mod times;

@@ -41,7 +41,9 @@ fn summary(config: &Config) -> Value {
         "file": config.file,
         "mcp": config.listen.mcp.to_string(),
         "inbox": config.listen.inbox.to_string(),
+        "inbox_url": config.listen.inbox_url,
         "servers": config.servers.iter().map(server).collect::<Vec<_>>(),
+        "notify": config.notify.iter().map(|sink| json!({ "name": sink.name, "kind": sink.way.name(), "target": sink.way.to_string() })).collect::<Vec<_>>(),
         "rules": config.policy.rules().iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(),
         "policy": config.policy.version(),
         "agents": config.agents.iter().map(|agent| &agent.name).collect::<Vec<_>>(),
@@ -65,6 +67,11 @@ fn words(config: &Config) -> String {
     let rules = config.policy.rules();
     let defaults = config.policy.defaults().effect;
     let agents = config.agents.iter().map(|agent| agent.name.as_str()).collect();
+    let notify: Vec<String> = config
+        .notify
+        .iter()
+        .map(|sink| format!("{} ({} {})", sink.name, sink.way.name(), sink.way))
+        .collect();
     let operators = config.operators.iter().map(|operator| operator.name.as_str()).collect();
     [
         format!("ok         {}", config.file.display()),
@@ -73,6 +80,10 @@ fn words(config: &Config) -> String {
         format!("else       {defaults} (policy {})", config.policy.version()),
         format!("agents     {}", list(agents, "everybody on this machine, as `local`")),
         format!("operators  {}", list(operators, "none: `serve` makes a token for this account")),
+        format!(
+            "notify     {}",
+            list(notify.iter().map(String::as_str).collect(), "nobody: what waits is in the inbox")
+        ),
     ]
     .join("\n")
 }

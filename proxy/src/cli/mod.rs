@@ -8,6 +8,7 @@ mod client;
 mod decide;
 mod explain;
 mod explain_error;
+mod notify_test;
 pub(crate) mod out;
 mod pending;
 mod remember;
@@ -107,6 +108,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Check the audit chain of the journal, entry by entry
     Verify(verify::VerifyArgs),
+    /// Send a test message to everybody who is notified, and say what came of it; exit 0 or 1
+    NotifyTest(notify_test::NotifyTestArgs),
     /// Print the page about an error code, or the list of codes
     ExplainError(explain_error::ExplainErrorArgs),
 }
@@ -140,6 +143,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Calls(args) => calls::run(&global, &args),
         Command::Show(args) => show::run(&global, &args),
         Command::Verify(args) => verify::run(&global, args),
+        Command::NotifyTest(args) => notify_test::run(&global, &args),
         Command::ExplainError(args) => explain_error::run(&args),
     };
     done.unwrap_or_else(|failure| {

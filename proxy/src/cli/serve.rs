@@ -24,6 +24,7 @@ use crate::{
     driver::{Driver, now, read},
     front::{self, Front, Guard, Surroundings, Tokens},
     inbox::{self, Inbox, Page, Readiness},
+    notify::{Board, Notifier},
     report::Report,
     upstream::Upstreams,
 };
@@ -66,6 +67,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
 
     let state_key = state_key(&store)?;
     let made = if config.operators.is_empty() { Some(operator_token(&store)?) } else { None };
+    let inbox_base = config.listen.inbox_base(addresses[1]);
+    // Before recovery, whose findings are news.
+    let notifier =
+        Notifier::open(&journal, &config.notify, &inbox_base).await.map_err(|error| unusable(&error))?;
     let upstreams = Upstreams::start(&config.servers);
     let driver = Driver::new(config.clone(), journal.clone(), upstreams.clone());
     let resumed = driver.recover().await.map_err(|error| unusable(&error))?;
@@ -76,13 +81,15 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let bridge_token = address::random_token();
     let surroundings =
-        Surroundings { bridge_token: &bridge_token, state_key: &state_key, inbox: addresses[1] };
+        Surroundings { bridge_token: &bridge_token, state_key: &state_key, inbox: &inbox_base };
     let front = Front::new(&config, driver.clone(), upstreams.clone(), &surroundings, stop.clone());
     let agents = tokio::spawn(front::serve(front, mcp, stop.clone(), DRAIN + Duration::from_secs(5)));
     let readiness = Arc::new(Readiness::default());
     let page = Arc::new(Page::new(stop.clone()));
-    let door = door(&config, &driver, made.as_ref().map(|made| &*made.text), &readiness, &page);
+    let (made_token, board) = (made.as_ref().map(|made| &*made.text), notifier.board());
+    let door = door(&config, &driver, made_token, &readiness, &page, board);
     let operators = tokio::spawn(serve_inbox(inbox, door, stop.clone()));
+    let notifying = tokio::spawn(notifier.run(stop.clone()));
     let pruning = tokio::spawn(prune(config.clone(), journal.clone(), stop.clone()));
 
     let [mcp, inbox] = addresses;
@@ -117,7 +124,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         );
     }
     stop.cancel();
-    for task in [agents, operators, pruning] {
+    for task in [agents, operators, notifying, pruning] {
         task.await.ok();
     }
     upstreams.stop().await;
@@ -234,6 +241,7 @@ fn door(
     made: Option<&str>,
     readiness: &Arc<Readiness>,
     page: &Arc<Page>,
+    notifications: Arc<Board>,
 ) -> axum::Router {
     inbox::router(Inbox {
         desk: driver.clone(),
@@ -241,9 +249,11 @@ fn door(
         agents: config.agents.clone(),
         max_depth: config.intake.max_depth,
         guard: Guard::new(config.listen.inbox, if made.is_some() { Tokens::None } else { Tokens::Required })
-            .with_pages(),
+            .with_pages()
+            .known_as(config.listen.inbox_host()),
         readiness: readiness.clone(),
         policy: config.policy.clone(),
+        notifications,
         page: page.clone(),
     })
 }

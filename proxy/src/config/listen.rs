@@ -3,20 +3,46 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use holdfast_policy::Section;
+use reqwest::Url;
+
+use super::servers::is_loopback;
 
 /// Where to listen; port 0 lets the kernel choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
     /// For agents.
     pub(crate) mcp: SocketAddr,
     /// For operators.
     pub(crate) inbox: SocketAddr,
+    /// Where people open the inbox, without the last slash; none: where it listens.
+    pub(crate) inbox_url: Option<String>,
+}
+
+impl Listen {
+    /// Where people open an inbox that is bound to `bound`, without the last slash.
+    pub(crate) fn inbox_base(&self, bound: SocketAddr) -> String {
+        if let Some(url) = &self.inbox_url {
+            return url.clone();
+        }
+        let host = match bound {
+            // Not an address that anybody could open.
+            any if any.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], any.port())),
+            one => one,
+        };
+        format!("http://{host}")
+    }
+
+    /// The host of `inbox_url`.
+    pub(crate) fn inbox_host(&self) -> Option<String> {
+        let url = Url::parse(self.inbox_url.as_deref()?).ok()?;
+        url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned())
+    }
 }
 
 impl Default for Listen {
     fn default() -> Self {
         let at = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        Self { mcp: at(7411), inbox: at(7412) }
+        Self { mcp: at(7411), inbox: at(7412), inbox_url: None }
     }
 }
 
@@ -26,6 +52,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Listen> {
     let Some(section) = root.section("listen") else { return Some(listen) };
     let mcp = address(&section, "mcp", &mut listen.mcp);
     let inbox = address(&section, "inbox", &mut listen.inbox);
+    listen.inbox_url = inbox_url(&section);
     section.finish();
     mcp?;
     inbox?;
@@ -55,6 +82,29 @@ pub(super) fn read(root: &Section<'_>) -> Option<Listen> {
         );
     }
     Some(listen)
+}
+
+/// Links lead there, and they end up in chats and mails: no credential may stand in them.
+fn inbox_url(section: &Section<'_>) -> Option<String> {
+    let text = section.string("inbox_url")?;
+    let shape = "write \"https://holdfast.example\": where people open the inbox, without a path";
+    let Some(url) = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
+    else {
+        section.problem("inbox_url", "`listen.inbox_url` is not an address that a browser opens", shape);
+        return None;
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        section.problem("inbox_url", "credentials in a URL end up in logs", shape);
+    } else if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        section.problem("inbox_url", "the inbox stands at the root of its host", shape);
+    } else if url.scheme() == "http" && !is_loopback(&url) {
+        section.warn(
+            "inbox_url",
+            "http to another machine: anybody on the way can read tokens and decide",
+            "use https, with a reverse proxy before the inbox",
+        );
+    }
+    Some(url.as_str().trim_end_matches('/').to_owned())
 }
 
 fn address(section: &Section<'_>, key: &str, to: &mut SocketAddr) -> Option<()> {

@@ -103,7 +103,8 @@ pub(super) fn agents(root: &Section<'_>, operators: &[Operator]) -> Vec<Agent> {
     agents
 }
 
-fn token(section: &Section<'_>, name: &str) -> Option<[u8; 32]> {
+/// Names are shown, logged and looked for.
+pub(super) fn check_name(section: &Section<'_>, name: &str) {
     let known = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
     if name.is_empty() || name.len() > 64 || !name.chars().all(known) {
         section.problem(
@@ -112,6 +113,10 @@ fn token(section: &Section<'_>, name: &str) -> Option<[u8; 32]> {
             "use up to 64 letters, digits and the characters . _ - @",
         );
     }
+}
+
+fn token(section: &Section<'_>, name: &str) -> Option<[u8; 32]> {
+    check_name(section, name);
     let token = section.string("token");
     let shape = "64 hexadecimal digits, as `printf %s TOKEN | sha256sum` prints them";
     let hash = section.parsed("token_sha256", shape, |text| text.parse::<Hash32>().ok());

@@ -231,7 +231,7 @@ pub(super) fn transport(section: &Section<'_>, around: &Surroundings<'_>) -> Opt
             let env = environment(section, env.unwrap_or_default());
             let cwd = cwd.map(|cwd| around.base.join(cwd));
             Some(Transport::Stdio {
-                command: program(section, command?, around)?,
+                command: program(section, command?, around.base)?,
                 args: args.unwrap_or_default(),
                 env,
                 cwd,
@@ -257,14 +257,15 @@ fn misplaced(section: &Section<'_>, keys: &[&str], message: &str, hint: &str) {
     }
 }
 
-fn program(section: &Section<'_>, command: String, around: &Surroundings<'_>) -> Option<String> {
+/// A program in `PATH`, or an absolute path.
+pub(super) fn program(section: &Section<'_>, command: String, base: &Path) -> Option<String> {
     if command.trim().is_empty() || command.contains('\0') {
         section.problem("command", "`command` names no program", "write the program's name or path");
         return None;
     }
     let path = Path::new(&command);
     let is_path = path.components().count() > 1 && path.is_relative();
-    let command = if is_path { around.base.join(path).display().to_string() } else { command };
+    let command = if is_path { base.join(path).display().to_string() } else { command };
     if command.contains(char::is_whitespace) && !Path::new(&command).exists() {
         let mut words = command.split_whitespace();
         let program = words.next().unwrap_or_default().to_owned();

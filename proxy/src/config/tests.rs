@@ -50,11 +50,22 @@ fn the_reference_loads_whole() {
         "HOLDFAST_AGENT_TOKEN" | "HOLDFAST_ANA_TOKEN" | "SEARCH_TOKEN" => {
             Some(format!("{name}-of-some-length"))
         }
+        "PAGER_SECRET" => Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
+        "CHAT_WEBHOOK" => Some("https://chat.example/services/T0/B0/x".to_owned()),
+        "NTFY_TOKEN" => Some("tk_agqdq7mvbowxas98qzs5s3mf4rpp".to_owned()),
         _ => None,
     };
     let (config, warnings) = Config::read(&file, &text, &vars).expect("the reference is valid");
     assert_eq!(warnings, []);
-    assert_eq!(config.listen, Listen::default());
+    assert_eq!(
+        config.listen,
+        Listen { inbox_url: Some("https://holdfast.example".to_owned()), ..Listen::default() }
+    );
+    let told: Vec<(&str, &str, usize)> =
+        config.notify.iter().map(|sink| (sink.name.as_str(), sink.way.name(), sink.topics.len())).collect();
+    let expected =
+        [("pager", "webhook", 4), ("chat", "slack", 1), ("phone", "ntfy", 4), ("desktop", "command", 4)];
+    assert_eq!(told, expected);
     assert_eq!(config.intake, Intake::default());
     assert_eq!(config.store.place, Place::Redb(directory.path().join("holdfast.redb")));
     assert_eq!((config.store.keep_answers_ms, config.store.keep_tombstones_ms), (604_800_000, 7_776_000_000));
@@ -180,6 +191,79 @@ fn one_mistake_is_one_problem() {
     check(text, 5, "`NOT_SET` is not set");
     let text = "version = 1\n[agents.a]\ntoken = '${TOKEN}'\nowner = 'b'\n[operators.b]\ntoken = '${NOT_SET}'\n[[rule]]\nid = 'r'\neffect = 'ask'\n[rule.gate]\napprovers = ['operator:b']";
     assert_eq!(read(text).expect_err("unset").len(), 1);
+}
+
+const WEBHOOK: &str =
+    "kind = 'webhook'\nurl = 'https://203.1.2.3/x'\nsecret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'";
+
+#[test]
+fn addresses_that_people_open() {
+    check("[listen]\ninbox_url = 'holdfast.example'", 3, "not an address that a browser opens");
+    check("[listen]\ninbox_url = 'javascript:alert(1)'", 3, "not an address that a browser opens");
+    check("[listen]\ninbox_url = 'https://ana:x@holdfast.example'", 3, "credentials in a URL");
+    check("[listen]\ninbox_url = 'https://holdfast.example/inbox'", 3, "at the root of its host");
+    check_warning("[listen]\ninbox_url = 'http://holdfast.example'", 3, "http to another machine");
+    let base = |listen: &str, bound: &str| {
+        let (config, _) = read(&format!("version = 1\n[listen]\n{listen}")).expect(listen);
+        config.listen.inbox_base(bound.parse().expect("an address"))
+    };
+    assert_eq!(base("inbox_url = 'https://holdfast.example/'", "127.0.0.1:80"), "https://holdfast.example");
+    assert_eq!(base("", "127.0.0.1:7412"), "http://127.0.0.1:7412");
+    assert_eq!(base("", "0.0.0.0:80"), "http://127.0.0.1:80");
+    assert_eq!(base("", "[::]:80"), "http://127.0.0.1:80");
+    assert_eq!(base("", "[::1]:80"), "http://[::1]:80");
+}
+
+#[test]
+fn who_is_notified() {
+    let check = |sink: &str, line: usize, message: &str| check(&format!("[notify.a]\n{sink}"), line, message);
+    check("url = 'https://h/'", 2, "does not say how to tell it");
+    check("kind = 'mail'", 3, "does not know this word");
+    check("kind = 'webhook'\nurl = 'https://h/'", 2, "has no secret to sign with");
+    check("kind = 'webhook'\nurl = 'https://h/'\nsecret = 'whsec_c2hvcnQ='", 5, "base64 of 24 to 64 bytes");
+    check(
+        "kind = 'webhook'\nurl = 'https://h/'\nsecret = 'MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'",
+        5,
+        "not `whsec_`",
+    );
+    check("kind = 'slack'", 2, "has no address");
+    check("kind = 'slack'\nurl = 'https://u:p@h/'", 4, "credentials in a URL");
+    check("kind = 'slack'\nurl = 'ftp://h/'", 4, "`ftp:` is not a way");
+    check("kind = 'slack'\nurl = 'http://h/'", 4, "anybody on the way can read");
+    check("kind = 'slack'\nurl = 'https://h/'\ntoken = 'x'", 5, "has no `token`");
+    check("kind = 'slack'\nurl = 'https://h/'\nchannel = '#x'", 5, "unknown key `notify.a.channel`");
+    check("kind = 'ntfy'\nurl = 'https://ntfy.sh'", 4, "without a topic");
+    check("kind = 'ntfy'\nurl = 'https://ntfy.sh/t'\ntoken = 'a b'", 5, "a token cannot be empty");
+    check("kind = 'command'", 2, "names no program");
+    check("kind = 'command'\ncommand = 'x'\nurl = 'https://h/'", 5, "has no `url`");
+    check("kind = 'command'\ncommand = 'x'\nevents = ['held', 'helt']", 5, "does not know \"helt\"");
+    check("kind = 'command'\ncommand = 'x'\nevents = []", 5, "told nothing");
+    super::tests::check("[notify.'a b']\nkind = 'command'\ncommand = 'x'", 2, "cannot be a name");
+    check_warning(
+        &format!("[notify.a]\n{WEBHOOK}"),
+        2,
+        "links to http://127.0.0.1:7412, which only this machine",
+    );
+}
+
+#[test]
+fn notifications_stay_out_of_private_networks_unless_that_is_meant() {
+    for host in ["127.0.0.1", "localhost", "169.254.169.254", "2852039166", "0xa9fea9fe", "[::ffff:10.0.0.1]"]
+    {
+        let sink = format!("[notify.a]\nkind = 'slack'\nurl = 'https://{host}/'");
+        check(&sink, 4, "notifications do not go there");
+        read(&format!("version = 1\n{sink}\nallow_private = true")).expect(host);
+    }
+}
+
+#[test]
+fn what_opens_a_receiver_is_not_printed() {
+    let text = "version = 1\n[notify.a]\nkind = 'slack'\nurl = 'https://h.example/services/T0/secret-path'\n\
+        [notify.b]\nkind = 'ntfy'\nurl = 'https://n.example/secret-topic'\ntoken = 'secret-token'\n[notify.c]\n";
+    let (config, _) = read(&format!("{text}{WEBHOOK}")).expect("valid");
+    let printed = format!("{config:?} {}", config.notify[0].way);
+    assert!(!printed.contains("secret-") && !printed.contains("MfKQ"), "{printed}");
+    assert_eq!(config.notify[0].way.to_string(), "https://h.example");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use hyper::{HeaderMap, Uri, header};
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
     configured: SocketAddr,
+    /// Another name that it goes by.
+    alias: Option<String>,
     tokens: Tokens,
     pages: Pages,
 }
@@ -31,13 +33,19 @@ pub(crate) enum Tokens {
 impl Guard {
     /// The guard of a listener that was configured to be at `configured`.
     pub(crate) fn new(configured: SocketAddr, tokens: Tokens) -> Self {
-        Self { configured, tokens, pages: Pages::None }
+        Self { configured, alias: None, tokens, pages: Pages::None }
     }
 
     /// Pages of this very listener may send requests to it, by whatever allowed name they were asked for.
     #[must_use]
     pub(crate) fn with_pages(self) -> Self {
         Self { pages: Pages::Own, ..self }
+    }
+
+    /// The listener goes by this name as well: that of a reverse proxy before it.
+    #[must_use]
+    pub(crate) fn known_as(self, alias: Option<String>) -> Self {
+        Self { alias, ..self }
     }
 
     /// Checks `Host` (or the authority of an absolute request target) and `Origin`.
@@ -72,7 +80,8 @@ impl Guard {
         if self.tokens == Tokens::Required && self.configured.ip().is_unspecified() {
             return true;
         }
-        is_loopback(name) || name.parse::<IpAddr>().is_ok_and(|ip| ip == self.configured.ip())
+        let alias = self.alias.as_deref().is_some_and(|alias| alias.eq_ignore_ascii_case(name));
+        alias || is_loopback(name) || name.parse::<IpAddr>().is_ok_and(|ip| ip == self.configured.ip())
     }
 }
 
@@ -147,6 +156,22 @@ mod tests {
         assert!(!allows("192.168.1.5:7411", Tokens::Required, "holdfast.example", None));
         assert!(allows("0.0.0.0:7411", Tokens::Required, "holdfast.example", None));
         assert!(!allows("0.0.0.0:7411", Tokens::None, "holdfast.example", None));
+    }
+
+    #[test]
+    fn another_name_counts_too() {
+        let guard = Guard::new("127.0.0.1:7412".parse().expect("an address"), Tokens::None).with_pages();
+        let check = |guard: &Guard, host: &str, origin: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().expect("a header value"));
+            headers.insert(header::ORIGIN, origin.parse().expect("a header value"));
+            guard.check(&Uri::from_static("/"), &headers).is_ok()
+        };
+        assert!(!check(&guard, "holdfast.example", "https://holdfast.example"));
+        let guard = guard.known_as(Some("holdfast.example".to_owned()));
+        assert!(check(&guard, "holdfast.example", "https://holdfast.example"));
+        assert!(!check(&guard, "holdfast.example", "https://evil.example"));
+        assert!(!check(&guard, "evil.example", "https://evil.example"));
     }
 
     #[test]

@@ -40,7 +40,7 @@ mod tools;
 mod visitor;
 mod wait;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -85,7 +85,8 @@ pub(crate) struct Front {
     offers: Arc<offer::Offers>,
     catalogue: tools::Catalogue,
     seal: state::Seal,
-    inbox: SocketAddr,
+    /// Where people open the inbox, without the last slash.
+    inbox: String,
     keep_answers_ms: u64,
     stop: CancellationToken,
 }
@@ -96,8 +97,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) bridge_token: &'a str,
     /// The key that is kept beside the journal.
     pub(crate) state_key: &'a str,
-    /// Where the inbox listens.
-    pub(crate) inbox: SocketAddr,
+    /// Where people open the inbox, without the last slash.
+    pub(crate) inbox: &'a str,
 }
 
 impl Front {
@@ -124,7 +125,7 @@ impl Front {
             offers: Arc::default(),
             catalogue: tools::Catalogue::default(),
             seal: state::Seal::new(surroundings.state_key.as_bytes()),
-            inbox: surroundings.inbox,
+            inbox: surroundings.inbox.to_owned(),
             keep_answers_ms: config.store.keep_answers_ms,
             stop,
         })

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -65,7 +64,7 @@ impl Offers {
 
 impl Offer {
     /// The request, as a JSON-RPC message.
-    pub(super) fn message(&self, inbox: SocketAddr, call: &Call) -> String {
+    pub(super) fn message(&self, inbox: &str, call: &Call) -> String {
         let mut params = surface::question(inbox, call);
         if let Some(members) = params.as_object_mut() {
             members.insert("elicitationId".into(), call.id.to_string().into());

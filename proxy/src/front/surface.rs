@@ -4,7 +4,7 @@
 //! or asks `holdfast_wait`, and joins it. What a client says to a question of ours is never an approval, because nobody
 //! can tell whether a person said it; decisions are made in the inbox.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use holdfast_store::{Call, CallId};
 use serde_json::{Map, Value, json};
@@ -119,7 +119,7 @@ pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: 
     if pending.asked == AskedFor::Visit {
         result.insert(
             "inputRequests".into(),
-            json!({ QUESTION: { "method": ELICIT, "params": question(front.inbox, &call) } }),
+            json!({ QUESTION: { "method": ELICIT, "params": question(&front.inbox, &call) } }),
         );
     }
     let approvable = call.hold.as_ref().map_or(call.since, |hold| hold.approve_by()).max(now());
@@ -150,7 +150,7 @@ fn next_round(surface: Surface, hold_wait_ms: u64, retry: Option<&Retry>) -> Opt
 }
 
 /// The parameters of the elicitation that sends a user to the inbox.
-pub(super) fn question(inbox: SocketAddr, call: &Call) -> Value {
+pub(super) fn question(inbox: &str, call: &Call) -> Value {
     json!({ "mode": "url", "message": words(call), "url": page(inbox, call.id) })
 }
 
@@ -164,13 +164,8 @@ fn words(call: &Call) -> String {
 }
 
 /// The page of the call. No credential is in it: whoever opens it has to be an operator.
-fn page(inbox: SocketAddr, call: CallId) -> String {
-    let host = match inbox {
-        // Not an address that anybody could open.
-        any if any.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], any.port())),
-        one => one,
-    };
-    format!("http://{host}/calls/{call}")
+fn page(inbox: &str, call: CallId) -> String {
+    format!("{inbox}/calls/{call}")
 }
 
 #[cfg(test)]
@@ -240,18 +235,5 @@ mod tests {
         check("2025-11-25", json!({}), Surface::Result);
         check("2025-06-18", urls(), Surface::Result);
         assert_eq!(Surface::of_handshake(&Map::new()), Surface::Result);
-    }
-
-    #[test]
-    fn the_page_is_one_that_can_be_opened() {
-        let call = CallId::from_bytes([1; 16]);
-        let check = |inbox: &str, expected: &str| {
-            let page = page(inbox.parse().expect("an address"), call);
-            assert_eq!(page, format!("http://{expected}/calls/{call}"));
-        };
-        check("127.0.0.1:7412", "127.0.0.1:7412");
-        check("0.0.0.0:80", "127.0.0.1:80");
-        check("[::]:80", "127.0.0.1:80");
-        check("[::1]:80", "[::1]:80");
     }
 }

@@ -111,7 +111,7 @@ impl Waiting {
             return None;
         };
         let offer = self.front.offers.make(&self.asked.caller.channel);
-        let message = offer.message(self.front.inbox, &call);
+        let message = offer.message(&self.front.inbox, &call);
         self.offering = Offering::Made(offer);
         Some(message)
     }

@@ -108,6 +108,11 @@ pub(super) async fn servers<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Resp
     Json(json!({ "servers": inbox.desk.servers() })).into_response()
 }
 
+/// `GET /api/v1/notifications`
+pub(super) async fn notifications<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Response {
+    Json(json!({ "notifications": inbox.notifications.all() })).into_response()
+}
+
 /// `GET /healthz`: the process answers.
 pub(super) async fn healthz() -> Response {
     Json(json!({ "ok": true })).into_response()

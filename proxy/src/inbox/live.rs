@@ -210,7 +210,7 @@ async fn look(
 }
 
 /// The newest entry's number. The newest call's entries are near the end, so only what came after them is walked.
-fn head(journal: &dyn Journal) -> Result<u64, JournalError> {
+pub(crate) fn head(journal: &dyn Journal) -> Result<u64, JournalError> {
     let newest = journal.list(&Filter { limit: 1, ..Filter::default() })?;
     let Some(newest) = newest.first() else { return Ok(0) };
     let mut head = journal.history(newest.call)?.last().map_or(0, |record| record.seq);

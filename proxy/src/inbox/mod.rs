@@ -27,10 +27,11 @@ use holdfast_policy::Policy;
 use crate::{
     config::{Agent, Operator, Role},
     front::Guard,
+    notify::Board,
 };
 
 use self::desk::Desk;
-pub(crate) use self::{page::Page, ready::Readiness};
+pub(crate) use self::{live::head as journal_head, page::Page, ready::Readiness};
 
 /// Everything that the listener for operators needs.
 pub(crate) struct Inbox<D> {
@@ -48,6 +49,8 @@ pub(crate) struct Inbox<D> {
     pub(crate) readiness: Arc<Readiness>,
     /// For the page to say what becomes of each tool's calls.
     pub(crate) policy: Arc<Policy>,
+    /// How those are who are notified.
+    pub(crate) notifications: Arc<Board>,
     /// What the page keeps: who is signed in, above all.
     pub(crate) page: Arc<Page>,
 }
@@ -75,6 +78,7 @@ pub(crate) fn router<D: Desk>(inbox: Inbox<D>) -> Router {
         .route("/pending", get(api::pending::<D>))
         .route("/verify", get(api::verify::<D>))
         .route("/servers", get(api::servers::<D>))
+        .route("/notifications", get(api::notifications::<D>))
         .route("/events", get(events::api::<D>))
         .route("/remembered", get(register::remembered::<D>))
         .route("/remembered/{id}/forget", post(register::forget::<D>))

@@ -195,6 +195,7 @@ fn office(answer: Result<State, DecideError>) -> Office {
         guard,
         readiness: readiness.clone(),
         policy: policy(),
+        notifications: Arc::default(),
         page: Arc::new(Page::new(CancellationToken::new())),
     });
     Office { desk, readiness, router }

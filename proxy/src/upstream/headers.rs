@@ -69,7 +69,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// Milliseconds from now that a `Retry-After` asks to wait: seconds, or an HTTP date (RFC 9110 section 10.2.3).
-pub(super) fn retry_after_ms(value: &str, now: SystemTime) -> Option<u64> {
+pub(crate) fn retry_after_ms(value: &str, now: SystemTime) -> Option<u64> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(seconds.saturating_mul(1000));

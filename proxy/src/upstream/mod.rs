@@ -25,7 +25,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::server::{Flight, Upstream};
+pub(crate) use self::{
+    headers::retry_after_ms,
+    server::{Flight, Upstream},
+};
 use crate::config::ServerConfig;
 
 /// How long a process or session of one channel or principal is kept without use.

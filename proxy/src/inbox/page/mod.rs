@@ -12,6 +12,7 @@ mod assets;
 mod call;
 mod calls;
 mod card;
+mod changed;
 mod decide;
 mod doubt;
 mod entries;
@@ -105,7 +106,7 @@ pub(super) fn routes<D: Desk>(inbox: &Arc<Inbox<D>>) -> Router<Arc<Inbox<D>>> {
         .route("/calls/{id}/approve-and-remember", post(remembered::approve::<D>))
         .route("/remembered", get(remembered::show::<D>))
         .route("/remembered/{id}/forget", post(remembered::forget::<D>))
-        .route("/servers/accept", post(servers::accept::<D>))
+        .route("/servers/accept", post(changed::accept::<D>))
         .route("/batch", post(decide::batch::<D>))
         .route("/logout", post(login::logout::<D>))
         .layer(middleware::from_fn_with_state(inbox.clone(), require::<D>));

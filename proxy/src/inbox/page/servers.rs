@@ -13,25 +13,22 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
-    card::{since, tool_name},
-    decide::{lacks, told, words},
-    json,
-    posted::Fields,
-    session::{Session, Tone},
-    shell::{self, Counts, Frame, Here, Watch, csrf},
+    card::since,
+    changed, json,
+    session::Session,
+    shell::{self, Counts, Frame, Here, Watch},
     text::{counted, shown, warning_badge},
     waiting::unavailable,
 };
 use crate::{
-    config::Role,
-    driver::{DecideError, now},
+    driver::now,
     inbox::{
         Inbox,
         api::blocking,
         desk::{Desk, ServerHealth},
-        register::{self, Sign, ToolView, Trust},
-        visible::visible,
+        register::{self, Trust},
     },
+    notify::SinkHealth,
     upstream::Tool,
 };
 
@@ -63,17 +60,18 @@ pub(super) async fn show<D: Desk>(
         watch: Watch::Everything,
     };
     let servers = inbox.desk.servers();
-    let changed = register::listed(&inbox.desk).into_iter().filter(|view| view.state == Trust::Changed);
-    let changed: Vec<_> = changed.collect();
+    let waiting = register::listed(&inbox.desk).into_iter().filter(|view| view.state == Trust::Changed);
+    let waiting: Vec<_> = waiting.collect();
     let body = html! {
         div.title {
             h1 { "Servers and tools" }
             p.meta { "policy " code { (shown(inbox.policy.version())) } }
         }
-        @for view in &changed { (waits(view, &session)) }
+        @for view in &waiting { (changed::card(view, &session)) }
         @if servers.is_empty() {
             div.empty { p.big { "No servers are configured." } }
         }
+        (notifications(&inbox.notifications.all(), now()))
         @for server in &servers {
             (card(server, inbox.desk.tools(&server.name).as_deref(), &inbox.policy, now()))
         }
@@ -81,64 +79,32 @@ pub(super) async fn show<D: Desk>(
     shell::page(&frame, &body).into_response()
 }
 
-/// A tool that is not what it was when it was trusted, with what is different.
-fn waits(view: &ToolView, session: &Session) -> Markup {
-    let (definition, lines) = (&*view.definition, view.difference());
+/// Who is told when somebody is needed; nothing where nobody is configured.
+fn notifications(sinks: &[SinkHealth], now: Millis) -> Markup {
     html! {
-        section.card.changed data-key={ "changed-" (view.server) "-" (view.tool) } {
-            h2 { (tool_name(&view.server, &view.tool)) " is not what it was" }
-            p {
-                "Its definition has changed since it was trusted"
-                @if let Some(at) = view.since { ", " (since(at, now())) }
-                @if let Some(by) = &view.by { ", by " (shown(&by.name)) }
-                ". Agents do not see it, and nothing is sent to it, until an admin accepts the change."
-            }
-            (warning_badge([definition]))
-            pre.diff {
-                @for (sign, line) in &lines {
-                    span class=(class(*sign)) { (sign.mark()) " " (shown(line)) "\n" }
-                }
-            }
-            @if session.role >= Role::Admin {
-                form.decide method="post" action="/servers/accept" {
-                    (csrf(session))
-                    input type="hidden" name="server" value=(view.server);
-                    input type="hidden" name="tool" value=(view.tool);
-                    input type="hidden" name="definition" value=(view.hash);
-                    button.primary type="submit" aria-label={ "Accept " (visible(&view.tool)) " as it is now" } { "Accept it as it is now" }
+        @if !sinks.is_empty() {
+            section.card data-key="notifications" {
+                header { div.what { h2 { "Notifications" } } }
+                @for sink in sinks {
+                    dl.known {
+                        dt { (shown(&sink.name)) " (" (sink.kind) ")" }
+                        dd {
+                            code { (shown(&sink.target)) } ", " (sink.state)
+                            @if sink.behind > 0 { ", " (sink.behind) " to be told" }
+                            @if sink.given_up > 0 { ", " (sink.given_up) " given up" }
+                            @match sink.last_success {
+                                Some(at) => { ", last told " (since(at, now)) }
+                                None => { ", nothing told since the start" }
+                            }
+                        }
+                        @if let (Some(error), Some(at)) = (&sink.last_error, sink.last_failure) {
+                            dt { "Last error" } dd { (shown(error)) ", " (since(at, now)) }
+                        }
+                    }
                 }
             }
         }
     }
-}
-
-fn class(sign: Sign) -> &'static str {
-    match sign {
-        Sign::Same => "same",
-        Sign::Gone => "minus",
-        Sign::New => "plus",
-    }
-}
-
-/// `POST /servers/accept`
-pub(super) async fn accept<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(session): Extension<Session>,
-    Extension(fields): Extension<Fields>,
-) -> Response {
-    if let Some(response) = lacks(&session, Role::Admin) {
-        return response;
-    }
-    let (server, tool) = (fields.get("server"), fields.get("tool"));
-    let accepted = match fields.get("definition").parse() {
-        Ok(definition) => inbox.desk.trust(server, tool, definition, session.by.clone()).await,
-        Err(_) => Err(DecideError::NotFound),
-    };
-    let (tone, text) = match accepted {
-        Ok(()) => (Tone::Good, format!("{} is trusted as it is now.", visible(tool))),
-        Err(error) => (Tone::Bad, words(&register::words(error, &format!("tool `{}`", visible(tool))).1)),
-    };
-    told(&inbox, &session, "/servers", tone, text)
 }
 
 fn card(server: &ServerHealth, tools: Option<&Vec<Tool>>, policy: &Policy, now: Millis) -> Markup {

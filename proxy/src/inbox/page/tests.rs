@@ -126,6 +126,7 @@ fn desktop(journal: Memory, answer: Result<State, DecideError>) -> Desktop {
             .expect("whole")
             .0
             .policy,
+        notifications: Arc::default(),
         page: page.clone(),
     });
     Desktop { desk, page, router }
