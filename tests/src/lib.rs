@@ -10,6 +10,7 @@
 //! | `bridge` | an agent over standard input and output |
 //! | `answer` | what an agent was told |
 //! | `desk` | an operator at the JSON API |
+//! | `receiver` | somebody who is notified |
 //!
 //! Nothing here links the product: it is judged by what its programs do.
 
@@ -21,6 +22,7 @@ mod desk;
 mod http;
 mod patience;
 mod process;
+mod receiver;
 mod world;
 
 pub use agent::{Agent, Asked, Era};
@@ -31,4 +33,5 @@ pub use desk::Desk;
 pub use http::{Connection, Head, Response};
 pub use patience::{PATIENCE, eventually, eventually_some};
 pub use process::{HttpServer, Ran, Served, end_process};
+pub use receiver::{Delivery, Receiver};
 pub use world::{ALLOW, World, payment, payment_of};

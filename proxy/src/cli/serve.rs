@@ -100,12 +100,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         bridge_token,
         operator_token: made.as_ref().map(|made| made.text.clone()),
     });
-    published.map_err(|error| {
-        cannot_start(
-            format!("the address file beside {} cannot be written: {error}", store.display()),
-            "Make the directory writable.",
-        )
-    })?;
+    published.map_err(|error| unwritable(&store, &error))?;
     let asked_to_stop = asked_to_stop();
     announce(mcp, inbox);
     match &made {
@@ -175,6 +170,13 @@ fn tell_repair(done: f64) {
         "The journal was not closed in an orderly way and is being checked: {:.0} %",
         done * 100.0
     ));
+}
+
+fn unwritable(store: &Path, error: &std::io::Error) -> Failure {
+    cannot_start(
+        format!("the address file beside {} cannot be written: {error}", store.display()),
+        "Make the directory writable.",
+    )
 }
 
 fn unusable(error: &JournalError) -> Failure {

@@ -15,6 +15,7 @@ mod keys;
 mod leaving;
 mod limits;
 mod network;
+mod notify;
 mod questions;
 mod reissues;
 mod remember;

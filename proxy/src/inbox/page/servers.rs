@@ -212,3 +212,30 @@ fn what_holds(rules: &[&Rule], policy: &Policy) -> Markup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_sinks_are() {
+        let seen = |sinks: &[SinkHealth]| notifications(sinks, Millis(60_000)).into_string();
+        assert_eq!(seen(&[]), "");
+        let sink = SinkHealth {
+            name: "ops".into(),
+            kind: "webhook".into(),
+            target: "https://h.example".into(),
+            state: "retrying".into(),
+            last_success: None,
+            last_failure: Some(Millis(30_000)),
+            last_error: Some("it answered HTTP 500: <script>\u{202e}".into()),
+            given_up: 0,
+            behind: 3,
+        };
+        let page = seen(std::slice::from_ref(&sink));
+        assert!(page.contains("3 to be told") && page.contains("nothing told since the start"), "{page}");
+        assert!(page.contains("&lt;script&gt;") && !page.contains('\u{202e}'), "{page}");
+        let well = SinkHealth { last_success: Some(Millis(59_000)), last_error: None, behind: 0, ..sink };
+        assert!(seen(&[well]).contains("last told "));
+    }
+}
