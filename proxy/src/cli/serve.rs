@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Listen, Place},
     driver::{Driver, now, read},
     front::{self, Front, Guard, Surroundings, Tokens},
-    inbox::{self, Inbox, Page, Readiness},
+    inbox::{self, Door, Inbox, Page, Readiness},
     notify::{Board, Notifier},
     report::Report,
     upstream::Upstreams,
@@ -31,6 +31,8 @@ use crate::{
 
 /// How long calls in flight may take to end after a signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long requests of operators may take to end, once agents are no longer served.
+const LEAVE: Duration = Duration::from_secs(5);
 /// How long commands that read the journal may be in the way of a start.
 const READERS: Duration = Duration::from_secs(10);
 /// How often old answers are looked for.
@@ -88,7 +90,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let page = Arc::new(Page::new(stop.clone()));
     let (made_token, board) = (made.as_ref().map(|made| &*made.text), notifier.board());
     let door = door(&config, &driver, made_token, &readiness, &page, board);
-    let operators = tokio::spawn(serve_inbox(inbox, door, stop.clone()));
+    let operators = tokio::spawn(front::serve(Arc::new(door), inbox, stop.clone(), LEAVE));
     let notifying = tokio::spawn(notifier.run(stop.clone()));
     let pruning = tokio::spawn(prune(config.clone(), journal.clone(), stop.clone()));
 
@@ -244,8 +246,8 @@ fn door(
     readiness: &Arc<Readiness>,
     page: &Arc<Page>,
     notifications: Arc<Board>,
-) -> axum::Router {
-    inbox::router(Inbox {
+) -> Door {
+    inbox::door(Inbox {
         desk: driver.clone(),
         operators: inbox::operators(&config.operators, made),
         agents: config.agents.clone(),
@@ -258,15 +260,6 @@ fn door(
         notifications,
         page: page.clone(),
     })
-}
-
-async fn serve_inbox(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
-    // Who is at the other end decides how often it may guess a token.
-    let router = router.into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the inbox listener failed");
-    }
 }
 
 /// Forgets answers and tombstones whose time is over.

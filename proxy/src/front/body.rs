@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -17,13 +16,15 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use super::{http::Accepts, listen::Link, problem::Problem, splice::one_line};
+use super::{
+    http::Accepts,
+    listen::Link,
+    patience::{Broken, Patient},
+    problem::Problem,
+    splice::one_line,
+};
 use crate::{driver::Receipt, wire};
 
-/// A client that sends nothing for this long in the middle of a body is not waited for.
-const BODY_IDLE: Duration = Duration::from_secs(20);
-/// A body must be here within this time, whatever its size.
-const BODY_IN_ALL: Duration = Duration::from_secs(120);
 /// What is read and thrown away of a body that is too large, so that its sender gets to read our answer: many clients
 /// only look for one when they have sent everything.
 const DRAIN_MOST: usize = 256 * 1024 * 1024;
@@ -38,22 +39,15 @@ pub(super) async fn read(body: Incoming, headers: &HeaderMap, most: u64) -> Resu
         // Whoever asks before sending has its answer at once.
         return Err(too_large(most));
     }
-    match tokio::time::timeout(BODY_IN_ALL, collect(body, most)).await {
-        Ok(read) => read,
-        Err(_) => Err(too_slow()),
-    }
-}
-
-async fn collect(mut body: Incoming, most: u64) -> Result<Bytes, Problem> {
+    let mut body = Patient::new(body);
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut length = 0u64;
     loop {
-        let frame = match tokio::time::timeout(BODY_IDLE, body.frame()).await {
-            Err(_) => return Err(too_slow()),
-            Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(Problem::invalid_request("the request body broke off")),
-            Ok(Some(Ok(frame))) => frame,
+        let frame = match body.frame().await {
+            None => break,
+            Some(Err(broken)) => return Err(not_here(broken)),
+            Some(Ok(frame)) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };
         length = length.saturating_add(data.len() as u64);
@@ -75,9 +69,9 @@ async fn collect(mut body: Incoming, most: u64) -> Result<Bytes, Problem> {
     Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
 }
 
-async fn drain(mut body: Incoming) {
+async fn drain(mut body: Patient) {
     let mut left = DRAIN_MOST;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(BODY_IDLE, body.frame()).await {
+    while let Some(Ok(frame)) = body.frame().await {
         left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         if left == 0 {
             return;
@@ -90,13 +84,17 @@ fn too_large(most: u64) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, wire::INVALID_REQUEST, "body-too-large", message)
 }
 
-fn too_slow() -> Problem {
-    let message = "the request body did not arrive in time";
-    Problem::plain(StatusCode::REQUEST_TIMEOUT, wire::INVALID_REQUEST, message)
+fn not_here(broken: Broken) -> Problem {
+    match broken {
+        Broken::TooSlow => {
+            Problem::plain(StatusCode::REQUEST_TIMEOUT, wire::INVALID_REQUEST, broken.to_string())
+        }
+        Broken::Off => Problem::invalid_request(broken.to_string()),
+    }
 }
 
 /// A response body.
-pub(super) enum Outgoing {
+pub(crate) enum Outgoing {
     /// One piece, or nothing.
     Whole(Option<Bytes>, Notice),
     /// Server-sent events.
@@ -104,7 +102,7 @@ pub(super) enum Outgoing {
 }
 
 /// Events, as a stream of text blocks.
-pub(super) struct Events {
+pub(crate) struct Events {
     stream: Pin<Box<dyn Stream<Item = Event> + Send>>,
     link: Arc<Link>,
     ended: bool,
@@ -119,7 +117,7 @@ pub(super) enum Event {
 }
 
 /// Whom to tell that a body was written.
-pub(super) struct Notice(Option<(Arc<Link>, Receipt)>);
+pub(crate) struct Notice(Option<(Arc<Link>, Receipt)>);
 
 impl Notice {
     /// Nobody.
@@ -183,24 +181,24 @@ impl Body for Outgoing {
 }
 
 /// A body whose end ends the request on its connection.
-pub(super) struct Tracked {
-    body: Outgoing,
+pub(crate) struct Tracked<B> {
+    body: B,
     link: Arc<Link>,
 }
 
 /// Ties the response to the connection it goes out on.
-pub(super) fn track(link: &Arc<Link>, response: Response<Outgoing>) -> Response<Tracked> {
+pub(super) fn track<B>(link: &Arc<Link>, response: Response<B>) -> Response<Tracked<B>> {
     response.map(|body| Tracked { body, link: link.clone() })
 }
 
-impl Body for Tracked {
-    type Data = Bytes;
-    type Error = Infallible;
+impl<B: Body + Unpin> Body for Tracked<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -213,7 +211,7 @@ impl Body for Tracked {
     }
 }
 
-impl Drop for Tracked {
+impl<B> Drop for Tracked<B> {
     fn drop(&mut self) {
         self.link.idle();
     }

@@ -72,11 +72,7 @@ pub(super) async fn handle(
     front: &Arc<Front>,
     link: &Arc<Link>,
     request: Request<Incoming>,
-) -> Response<body::Tracked> {
-    body::track(link, route(front, link, request).await)
-}
-
-async fn route(front: &Arc<Front>, link: &Arc<Link>, request: Request<Incoming>) -> Response<Outgoing> {
+) -> Response<Outgoing> {
     if let Err(message) = front.guard.check(request.uri(), request.headers()) {
         return refuse(
             "null",

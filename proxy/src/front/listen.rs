@@ -1,4 +1,4 @@
-//! The agents' listener: connections with a number of their own, watched for stalls, ended in good order.
+//! Both listeners: connections with a number of their own, watched for stalls, ended in good order.
 
 use std::{
     collections::HashSet,
@@ -15,6 +15,8 @@ use std::{
 };
 
 use hyper::{
+    Request, Response,
+    body::{Body, Incoming},
     rt::{Read, ReadBufCursor, Write},
     server::conn::http1,
     service::service_fn,
@@ -30,11 +32,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Front, http};
+use super::{
+    Front,
+    body::{self, Outgoing},
+    http,
+};
 use crate::driver::{Peer, Receipt};
 
-/// Connections at once; further ones wait in the kernel's queue.
-const CONNECTIONS: usize = 4_096;
 /// A request's head must be complete this long after its first byte (slow loris).
 const HEAD: Duration = Duration::from_secs(15);
 /// A connection without a request is closed after this time: longer than clients keep idle ones, so that it is they
@@ -43,14 +47,55 @@ const IDLE: Duration = Duration::from_secs(15 * 60);
 /// How often stalls are looked for.
 const WATCH: Duration = Duration::from_secs(5);
 
-/// Serves agents until `stop`, then lets running requests end for up to `drain`.
-pub(crate) async fn serve(
-    front: Arc<Front>,
+/// Who is behind a listener.
+pub(crate) trait Reception: Send + Sync + 'static {
+    /// Connections at once; further ones wait in the kernel's queue.
+    const CONNECTIONS: usize;
+    /// What responses carry.
+    type Body: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static;
+
+    /// Answers one request.
+    fn answer(
+        self: Arc<Self>,
+        link: Arc<Link>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// A connection is there.
+    fn opened(&self, _: &Arc<Link>) {}
+
+    /// A connection is no longer there.
+    fn closed(&self, _: &Link) {}
+}
+
+impl Reception for Front {
+    const CONNECTIONS: usize = 4_096;
+    type Body = Outgoing;
+
+    async fn answer(self: Arc<Self>, link: Arc<Link>, request: Request<Incoming>) -> Response<Outgoing> {
+        http::handle(&self, &link, request).await
+    }
+
+    fn opened(&self, link: &Arc<Link>) {
+        self.connection_opened(link);
+    }
+
+    fn closed(&self, link: &Link) {
+        self.connection_closed(link);
+    }
+}
+
+/// Serves until `stop`, then lets running requests end for up to `drain`.
+pub(crate) async fn serve<R: Reception>(
+    reception: Arc<R>,
     listener: TcpListener,
     stop: CancellationToken,
     drain: Duration,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(R::CONNECTIONS));
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let numbers = AtomicU64::new(1);
@@ -72,14 +117,14 @@ pub(crate) async fn serve(
             },
         };
         let link = Arc::new(Link::new(numbers.fetch_add(1, Ordering::Relaxed), peer));
-        front.connection_opened(&link);
-        let (front, stop, cut) = (front.clone(), stop.clone(), cut.clone());
+        reception.opened(&link);
+        let (reception, stop, cut) = (reception.clone(), stop.clone(), cut.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = cut.cancelled() => {}
-                () = connection(&front, stream, link.clone(), stop) => {}
+                () = connection(&reception, stream, link.clone(), stop) => {}
             }
-            front.connection_closed(&link);
+            reception.closed(&link);
             drop(place);
         });
     }
@@ -92,15 +137,23 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection(front: &Arc<Front>, stream: TcpStream, link: Arc<Link>, stop: CancellationToken) {
+async fn connection<R: Reception>(
+    reception: &Arc<R>,
+    stream: TcpStream,
+    link: Arc<Link>,
+    stop: CancellationToken,
+) {
     stream.set_nodelay(true).ok();
     let socket = stream.as_raw_fd();
     let io = Watched { io: TokioIo::new(stream), link: link.clone() };
     *lock(&link.socket) = Some(socket);
     let service = service_fn(|request| {
         link.busy();
-        let (front, link) = (front.clone(), link.clone());
-        async move { Ok::<_, std::convert::Infallible>(http::handle(&front, &link, request).await) }
+        let (reception, link) = (reception.clone(), link.clone());
+        async move {
+            let response = reception.answer(link.clone(), request).await;
+            Ok::<_, std::convert::Infallible>(body::track(&link, response))
+        }
     });
     let mut builder = http1::Builder::new();
     // The watch below does it better: hyper's own timeout also ends connections that are merely idle.

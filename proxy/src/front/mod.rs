@@ -17,7 +17,7 @@
 //! | `deliver` | replies of the driver -> JSON-RPC messages |
 //! | `splice` | changing members of a JSON text without reading the rest |
 //! | `stream` | event streams |
-//! | `body`, `problem` | bodies and refusals |
+//! | `body`, `patience`, `problem` | bodies and refusals |
 
 mod body;
 mod call;
@@ -27,6 +27,7 @@ mod guard;
 mod http;
 mod listen;
 mod offer;
+mod patience;
 mod problem;
 mod retry;
 mod rpc;
@@ -46,7 +47,8 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use guard::{Guard, Tokens};
-pub(crate) use listen::serve;
+pub(crate) use listen::{Link, Reception, serve};
+pub(crate) use patience::{Broken, Patient};
 pub(crate) use splice::one_line;
 pub(crate) use surface::Surface;
 

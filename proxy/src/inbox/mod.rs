@@ -4,9 +4,11 @@
 
 mod access;
 pub(crate) mod api;
+mod body;
 mod deception;
 mod decisions;
 pub(crate) mod desk;
+mod door;
 mod events;
 pub(crate) mod ids;
 mod live;
@@ -31,7 +33,12 @@ use crate::{
 };
 
 use self::desk::Desk;
-pub(crate) use self::{live::head as journal_head, page::Page, ready::Readiness};
+pub(crate) use self::{
+    door::{Door, door},
+    live::head as journal_head,
+    page::Page,
+    ready::Readiness,
+};
 
 /// Everything that the listener for operators needs.
 pub(crate) struct Inbox<D> {
@@ -70,7 +77,7 @@ pub(crate) fn operators(configured: &[Operator], made: Option<&str>) -> Vec<Oper
 }
 
 /// The routes of the listener.
-pub(crate) fn router<D: Desk>(inbox: Inbox<D>) -> Router {
+fn router<D: Desk>(inbox: Inbox<D>) -> Router {
     let inbox = Arc::new(inbox);
     let api = Router::new()
         .route("/calls", get(api::calls::<D>))

@@ -90,6 +90,7 @@ fn ana() -> Decider {
 
 fn approved(glass: Option<&str>) -> Entry {
     Entry::Approved {
+        remembered: None,
         by: ana(),
         digest: digest(1),
         counts_for: vec![0],

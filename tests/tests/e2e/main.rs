@@ -16,6 +16,7 @@ mod leaving;
 mod limits;
 mod network;
 mod notify;
+mod patience;
 mod questions;
 mod reissues;
 mod remember;

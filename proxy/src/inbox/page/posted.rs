@@ -1,13 +1,12 @@
 //! A form that was posted: from a page of ours, by whom it was shown to, or not at all.
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     http::{HeaderMap, Request, header},
 };
 use subtle::ConstantTimeEq;
 
-/// Forms are small, but for an answer that an operator pastes.
-const LARGEST: usize = 2 << 20;
+use super::super::body::{self, Unread};
 
 /// The fields of a form, in their order.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +25,10 @@ impl Fields {
             return Err("It was not sent as a form.");
         }
         let (parts, body) = request.into_parts();
-        let body = to_bytes(body, LARGEST).await.map_err(|_| "It is too large.")?;
+        let body = body::read(body).await.map_err(|unread| match unread {
+            Unread::TooLarge => "It is too large.",
+            Unread::TooSlow | Unread::Broken => "Not all of it arrived in time.",
+        })?;
         let fields = form_urlencoded::parse(&body).into_owned().collect();
         Ok((Request::from_parts(parts, Body::empty()), Self(fields)))
     }

@@ -1,0 +1,31 @@
+//! The operators' side of their listener: every request goes to the router, with the address of who sent it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use hyper::{Request, Response, body::Incoming, service::Service};
+use hyper_util::service::TowerToHyperService;
+
+use super::{Inbox, desk::Desk, router};
+use crate::front::{Link, Patient, Reception};
+
+/// What stands behind the listener for operators.
+pub(crate) struct Door(TowerToHyperService<Router>);
+
+/// The way into `inbox`.
+pub(crate) fn door<D: Desk>(inbox: Inbox<D>) -> Door {
+    Door(TowerToHyperService::new(router(inbox)))
+}
+
+impl Reception for Door {
+    /// A few people and their programs; each of their pages holds one for its events.
+    const CONNECTIONS: usize = 1_024;
+    type Body = Body;
+
+    async fn answer(self: Arc<Self>, link: Arc<Link>, request: Request<Incoming>) -> Response<Body> {
+        let mut request = request.map(|body| Body::new(Patient::new(body)));
+        request.extensions_mut().insert(ConnectInfo::<SocketAddr>(link.peer));
+        let Ok(response) = self.0.call(request).await;
+        response
+    }
+}
