@@ -10,6 +10,7 @@ use crate::rule::RuleId;
 
 /// One condition for approval; where several `ask` rules match, every one of their gates must be satisfied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Gate {
     /// The rule it comes from.
@@ -103,6 +104,7 @@ impl<'de> Deserialize<'de> for Approver {
 
 /// Whether the operator who owns the calling agent (`agents.X.owner`) may approve its calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SelfApproval {
     /// No.

@@ -35,6 +35,8 @@ mod plan;
 mod pointer;
 mod retry;
 mod rule;
+#[cfg(feature = "schema")]
+mod schema;
 mod source;
 mod template;
 

@@ -15,6 +15,7 @@ use crate::template::{KeyTemplate, MissingPointer, Template, first_text, look_in
 
 /// Everything the effective settings for one call come to; the engine looks at nothing else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Plan {
     /// The enforced rules that matched, in the order of the policy.
@@ -92,6 +93,7 @@ impl Default for Plan {
 
 /// How often and when to try again. Which failures may be tried again at all says [`crate::next`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Retry {
     /// How many attempts in all; the first counts.
@@ -129,6 +131,7 @@ impl Retry {
 
 /// How much at once, per tool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Limits {
     /// Calls in flight at the same time.
@@ -148,6 +151,7 @@ impl Default for Limits {
 
 /// `count` starts per `per_ms` milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rate {
     /// How many, at least 1.
     pub count: u32,
@@ -157,6 +161,7 @@ pub struct Rate {
 
 /// What a closed stream means for the work that was waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
     /// The work goes on; the answer is kept for whoever asks again.
@@ -168,6 +173,7 @@ pub enum OnDisconnect {
 
 /// What a second request for a running or held call gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnJoin {
     /// The same answer.
@@ -181,6 +187,7 @@ pub enum OnJoin {
 
 /// When a key may be used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reuse {
     /// Not while its answer or tombstone is kept.
@@ -192,6 +199,7 @@ pub enum Reuse {
 
 /// What keys a call must or does have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KeyRule {
     /// None needed.
@@ -212,6 +220,7 @@ impl KeyRule {
 
 /// Among whom an effect key is unique.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Each principal for itself.
@@ -278,6 +287,7 @@ impl<'de> Deserialize<'de> for UpstreamKey {
 
 /// What an approver is shown besides the arguments, and what of it must not change until the dispatch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Preview {
     /// Where it comes from.
     pub by: PreviewBy,
@@ -288,6 +298,7 @@ pub struct Preview {
 
 /// Where a preview comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PreviewBy {
     /// A read-only tool of the same server.
@@ -308,6 +319,7 @@ pub enum PreviewBy {
 
 /// A read-only call that can confirm that an in-doubt call happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Probe {
     /// A tool of the same server.
     pub tool: String,
@@ -354,6 +366,7 @@ impl Probe {
 
 /// What the result of a probe must say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Happened {
     /// Where to look (see [`look_into`]).
     pub at: Pointer,
@@ -363,6 +376,7 @@ pub struct Happened {
 
 /// What a probe's "not found" means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Absent {
     /// Nothing: the upstream may still be working.

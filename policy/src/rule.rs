@@ -13,6 +13,7 @@ use crate::source::Place;
 
 /// The name of a rule, unique within a policy. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct RuleId(Arc<str>);
 
@@ -63,6 +64,7 @@ impl fmt::Display for Effect {
 
 /// May a call be sent again when its answer was lost? Ordered: the greater is the stricter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Repeat {
     /// Yes: doing it twice is doing it once.

@@ -5,7 +5,9 @@
 use std::fmt;
 
 use holdfast_store::{CallId, Digest};
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 /// An error or a refusal in words.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,17 +55,29 @@ impl Report {
 
     /// The same as an object: `code`, `message`, and `hint` and `details` where there are any.
     pub(crate) fn json(&self) -> Value {
-        let mut object = Map::new();
-        object.insert("code".into(), self.code.into());
-        object.insert("message".into(), self.message.to_string().into());
-        if let Some(hint) = &self.hint {
-            object.insert("hint".into(), hint.to_string().into());
-        }
-        if let Some(details) = &self.details {
-            object.insert("details".into(), details.clone());
-        }
-        Value::Object(object)
+        let problem = Problem {
+            code: self.code,
+            message: &self.message,
+            hint: self.hint.as_deref(),
+            details: self.details.as_ref(),
+        };
+        serde_json::to_value(problem).expect("our own shapes always serialise")
     }
+}
+
+/// A report for programs.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Problem<'a> {
+    /// Stable: this is what to branch on. `holdfast explain-error CODE` has a page about it.
+    code: &'a str,
+    /// What happened, and to what.
+    message: &'a str,
+    /// What to do now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    /// Further facts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a Value>,
 }
 
 /// The words for an operator at a terminal.

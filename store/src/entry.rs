@@ -15,6 +15,7 @@ use crate::{
 
 /// Unix time in milliseconds. All deadlines are absolute and count downtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Millis(pub u64);
 
@@ -71,11 +72,13 @@ impl FromStr for CallId {
 
 /// The number of a dispatch of a call, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Attempt(pub u32);
 
 /// The source of an idempotency key; each source is a namespace of its own (semantics section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum KeySource {
     /// The `stdio` bridge's name for one request.
@@ -90,6 +93,7 @@ pub enum KeySource {
 
 /// A key that a call claims: only the hash is kept, so a tombstone gives nothing away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Key {
     /// Where the key came from.
     pub source: KeySource,
@@ -99,6 +103,7 @@ pub struct Key {
 
 /// Who asked, as exactly as is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Caller {
     /// The name of the agent's token; `local` without configured agents.
     pub principal: String,
@@ -111,6 +116,7 @@ pub struct Caller {
 
 /// What the policy said, with all that is needed to act on it: recovery never decides anew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Disposition {
     /// Dispatch as soon as there is a slot.
@@ -131,6 +137,7 @@ pub enum Disposition {
 
 /// The first fact of a call: everything about it that does not change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Accepted {
     /// Who asked.
     pub caller: Caller,
@@ -171,6 +178,7 @@ pub struct Accepted {
 
 /// An answer as the upstream gave it; era and our `_meta` are put on at delivery.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Answer {
     /// Which JSON-RPC member the text belongs to, and whether the tool called it an error.
     pub kind: AnswerKind,
@@ -180,6 +188,7 @@ pub struct Answer {
 
 /// The kind of an [`Answer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AnswerKind {
     /// A result without `isError`.
@@ -201,6 +210,7 @@ impl AnswerKind {
 
 /// What follows an attempt that brought no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Then {
     /// Another attempt at this time.
@@ -216,6 +226,7 @@ pub enum Then {
 
 /// Why an attempt's answer is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
     /// `attempt_timeout` passed.
@@ -236,6 +247,7 @@ pub enum Loss {
 
 /// An error that ended or delayed an attempt, for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Trouble {
     /// A stable kebab-case code.
     pub code: String,
@@ -255,6 +267,7 @@ impl Trouble {
 
 /// A person, or a part of Holdfast, that decided something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Decider {
     /// Operator name, agent principal, `policy` or `probe`.
     pub name: String,
@@ -268,6 +281,7 @@ pub struct Decider {
 
 /// How an in-doubt call was settled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Resolution {
     /// It happened, and this is its answer.
@@ -280,6 +294,7 @@ pub enum Resolution {
 
 /// A fact about a call. Facts are never changed; the call's state is their fold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Entry {
     /// The call exists and its keys are claimed.
@@ -459,6 +474,7 @@ pub enum Entry {
 
 /// What approvers are shown as the effect of a call, besides its arguments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Shown {
     /// Whether it is a preview, or why there is none.
     pub kind: ShownKind,
@@ -471,6 +487,7 @@ pub struct Shown {
 
 /// Whether a preview worked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ShownKind {
     /// It says what would happen.
@@ -481,6 +498,7 @@ pub enum ShownKind {
 
 /// An approval that reached its quorum, bound to one digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Grant {
     /// The first dispatch must be durable by then.
     pub execute_by: Millis,
@@ -488,6 +506,7 @@ pub struct Grant {
 
 /// The two clocks of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldClock {
     /// From asking.
@@ -498,6 +517,7 @@ pub enum HoldClock {
 
 /// What a probe that did not confirm saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Finding {
     /// The probe answered and shows no trace of the effect.

@@ -147,6 +147,7 @@ impl std::error::Error for JournalError {}
 
 /// One entry as the journal keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Record {
     /// Position in the whole journal, from 1.
     pub seq: u64,
@@ -162,6 +163,7 @@ pub struct Record {
 
 /// One line of a listing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// The call.
     pub call: CallId,
@@ -207,6 +209,7 @@ pub struct Filter {
 
 /// A whole chain that verifies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Verified {
     /// Number of entries.
     pub entries: u64,

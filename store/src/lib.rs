@@ -20,6 +20,8 @@ mod memory;
 #[cfg(feature = "redb")]
 mod redb;
 mod register;
+#[cfg(feature = "schema")]
+mod schema;
 mod state;
 mod text;
 

@@ -37,6 +37,7 @@ impl FromStr for RememberedId {
 }
 
 /// A fact that belongs to no call.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Note {
@@ -96,6 +97,7 @@ impl Note {
 }
 
 /// An approval that also speaks for later calls, in the name of the one who gave it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Remembered {
     /// Its id.

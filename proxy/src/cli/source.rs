@@ -98,7 +98,7 @@ impl Source {
     pub(super) fn verify(&self) -> Result<Value, Failure> {
         match self {
             Self::Serve(client) => Ok(client.get("verify")?),
-            Self::File(journal) => Ok(verdict(journal.verify(&mut |_| {})).map_err(unreadable)?),
+            Self::File(journal) => Ok(verdict(journal.verify(&mut |_| {})).map_err(unreadable)?.json()),
         }
     }
 }

@@ -12,7 +12,7 @@ use holdfast_store::Decider;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Inbox, api::problem};
+use super::{Inbox, api::problem, failure::Failure};
 use crate::{
     config::{Operator, Role},
     report::Report,
@@ -30,20 +30,23 @@ pub(super) struct Signed {
 impl Signed {
     /// # Errors
     /// Why this operator cannot pass the gates for this reason.
-    pub(super) fn may_break_glass(&self, why: &str) -> Result<(), Report> {
-        may_break_glass(&self.by.name, self.break_glass, why)
+    pub(super) fn may_break_glass(&self, why: &str) -> Result<(), Failure> {
+        may_break_glass(&self.by.name, self.break_glass, why).map_err(|report| {
+            let is_forbidden = report.code == "forbidden";
+            Failure::new(if is_forbidden { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST }, report)
+        })
     }
 
     /// # Errors
-    /// The response for an operator whose role is less than `role`.
-    pub(super) fn require(&self, role: Role) -> Result<(), Box<Response>> {
+    /// Where the operator's role is less than `role`.
+    pub(super) fn require(&self, role: Role) -> Result<(), Failure> {
         if self.role >= role {
             return Ok(());
         }
         let why = format!("`{}` has the role {}; this needs {}", self.by.name, self.role.name(), role.name());
         let report = Report::forbidden(why)
             .hint("Ask somebody with that role, or change `role` in the configuration.");
-        Err(Box::new(problem(StatusCode::FORBIDDEN, &report)))
+        Err(Failure::new(StatusCode::FORBIDDEN, report))
     }
 }
 

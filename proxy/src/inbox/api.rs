@@ -1,41 +1,55 @@
 //! The reading half of the API. Nothing here changes anything.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use holdfast_policy::parse_duration;
-use holdfast_store::{CallId, Filter, JournalError, Millis, State as CallState, VerifyError};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use holdfast_store::{CallId, Filter, JournalError, Millis, State as CallState, Verified, VerifyError};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     Inbox,
-    desk::Desk,
+    desk::{Desk, ServerHealth},
+    failure::Failure,
     ids::{self, NoCall},
-    view,
+    openapi::Operation,
+    routes::Output,
+    strict::{Asked, Named},
+    view::{self, Detail, Listing, Waiting},
 };
-use crate::{driver::now, report::Report};
+use crate::{driver::now, notify::SinkHealth, report::Report};
 
 /// Query of `GET /api/v1/calls`; all given conditions hold.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CallsQuery {
     /// Names of states, separated by commas.
+    #[serde(default)]
+    #[schemars(schema_with = "states_shape")]
     state: Option<String>,
     server: Option<String>,
     tool: Option<String>,
     run: Option<String>,
     /// Milliseconds since 1970, or how long ago (`2h`).
+    #[schemars(regex(pattern = "^[0-9]{1,15}(ms|s|m|h|d)?$"))]
     since: Option<String>,
     /// An id: only older calls.
+    #[schemars(extend("format" = "uuid"))]
     before: Option<String>,
     /// At most this many; 100 without it, at most 1000.
     limit: Option<usize>,
+}
+
+fn states_shape(_: &mut SchemaGenerator) -> Schema {
+    let names: Vec<&str> = CallState::ALL.into_iter().map(CallState::name).collect();
+    let name = names.join("|");
+    json_schema!({ "type": "string", "pattern": format!("^(({name})(,({name}))*)?$") })
 }
 
 const PAGE: usize = 100;
@@ -43,83 +57,147 @@ const LARGEST_PAGE: usize = 1_000;
 
 /// `GET /api/v1/calls`
 pub(super) async fn calls<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    query: Result<Query<CallsQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let filter = match query {
-        Ok(Query(query)) => filter(query, now()),
-        Err(rejection) => Err(Report::bad_request(rejection.body_text())),
-    };
-    let filter = match filter {
-        Ok(filter) => filter,
-        Err(report) => return problem(StatusCode::BAD_REQUEST, &report),
-    };
+    inbox: Arc<Inbox<D>>,
+    Asked(query): Asked<CallsQuery>,
+) -> Result<Json<Listing>, Failure> {
+    let filter = filter(query, now())?;
     let journal = inbox.desk.journal();
-    answer(blocking(move || view::listing(&*journal, &filter)).await)
+    Ok(Json(blocking(move || view::listing(&*journal, &filter)).await?))
 }
 
 /// `GET /api/v1/calls/{id}`
-pub(super) async fn call<D: Desk>(State(inbox): State<Arc<Inbox<D>>>, Path(id): Path<String>) -> Response {
+pub(super) async fn call<D: Desk>(
+    inbox: Arc<Inbox<D>>,
+    Named { id }: Named,
+) -> Result<Json<Detail>, Failure> {
     let journal = inbox.desk.journal();
     let found = blocking(move || {
-        let call = match ids::find(&*journal, &id) {
-            Ok(call) => call,
-            Err(missing) => return Ok(Err(no_call(&id, missing))),
+        let detail = match ids::find(&*journal, &id) {
+            Ok(call) => view::detail(&*journal, call)?.ok_or(NoCall::Unknown),
+            Err(missing) => Err(missing),
         };
-        Ok(view::detail(&*journal, call)?.ok_or_else(|| no_call(&id, NoCall::Unknown)))
+        Ok(detail.map_err(|missing| no_call_words(&id, &missing)))
     });
-    match found.await {
-        Ok(Ok(detail)) => Json(detail).into_response(),
-        Ok(Err(response)) => response,
-        Err(error) => unavailable(&error),
-    }
+    Ok(Json(found.await??))
+}
+
+/// What waits for a person.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Pending {
+    /// Oldest first.
+    pending: Vec<Waiting>,
 }
 
 /// `GET /api/v1/pending`
-pub(super) async fn pending<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Response {
+pub(super) async fn pending<D: Desk>(inbox: Arc<Inbox<D>>, (): ()) -> Result<Json<Pending>, Failure> {
     let journal = inbox.desk.journal();
-    answer(blocking(move || view::pending(&*journal)).await.map(|pending| json!({ "pending": pending })))
+    Ok(Json(Pending { pending: blocking(move || view::pending(&*journal)).await? }))
+}
+
+/// What checking the journal's chain came to.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Verdict {
+    /// It is whole.
+    Whole {
+        #[schemars(extend("const" = true))]
+        ok: bool,
+        #[serde(flatten)]
+        chain: Verified,
+    },
+    /// This entry is not the one that was written.
+    Broken {
+        #[schemars(extend("const" = false))]
+        ok: bool,
+        seq: u64,
+        what: String,
+    },
+}
+
+impl Verdict {
+    /// As JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::to_value(self).expect("our own shapes always serialise")
+    }
 }
 
 /// `GET /api/v1/verify`
-pub(super) async fn verify<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Response {
+pub(super) async fn verify<D: Desk>(inbox: Arc<Inbox<D>>, (): ()) -> Result<Json<Verdict>, Failure> {
     let journal = inbox.desk.journal();
-    answer(blocking(move || verdict(journal.verify(&mut |_| {}))).await)
+    Ok(Json(blocking(move || verdict(journal.verify(&mut |_| {}))).await?))
 }
 
 /// What `verify` found, as the API and `--json` give it.
 ///
 /// # Errors
 /// Where the journal itself failed.
-pub(crate) fn verdict(
-    verified: Result<holdfast_store::Verified, VerifyError>,
-) -> Result<Value, JournalError> {
+pub(crate) fn verdict(verified: Result<Verified, VerifyError>) -> Result<Verdict, JournalError> {
     match verified {
-        Ok(chain) => {
-            Ok(json!({ "ok": true, "entries": chain.entries, "pruned": chain.pruned, "head": chain.head }))
-        }
-        Err(VerifyError::Broken { seq, what }) => Ok(json!({ "ok": false, "seq": seq, "what": what })),
+        Ok(chain) => Ok(Verdict::Whole { ok: true, chain }),
+        Err(VerifyError::Broken { seq, what }) => Ok(Verdict::Broken { ok: false, seq, what }),
         Err(VerifyError::Journal(error)) => Err(error),
     }
 }
 
+/// The servers behind us.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Servers {
+    servers: Vec<ServerHealth>,
+}
+
 /// `GET /api/v1/servers`
-pub(super) async fn servers<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Response {
-    Json(json!({ "servers": inbox.desk.servers() })).into_response()
+pub(super) async fn servers<D: Desk>(inbox: Arc<Inbox<D>>, (): ()) -> Result<Json<Servers>, Failure> {
+    Ok(Json(Servers { servers: inbox.desk.servers() }))
+}
+
+/// Who is told when somebody is needed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Notifications {
+    notifications: Vec<SinkHealth>,
 }
 
 /// `GET /api/v1/notifications`
-pub(super) async fn notifications<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Response {
-    Json(json!({ "notifications": inbox.notifications.all() })).into_response()
+pub(super) async fn notifications<D: Desk>(
+    inbox: Arc<Inbox<D>>,
+    (): (),
+) -> Result<Json<Notifications>, Failure> {
+    Ok(Json(Notifications { notifications: inbox.notifications.all() }))
 }
 
-/// `GET /healthz`: the process answers.
-pub(super) async fn healthz() -> Response {
-    Json(json!({ "ok": true })).into_response()
+/// The process answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Alive {
+    ok: bool,
 }
 
-/// `GET /readyz`: calls can be taken.
-pub(super) async fn readyz<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Response {
+/// `GET /healthz`
+pub(super) async fn healthz<D: Desk>(_: Arc<Inbox<D>>, (): ()) -> Result<Json<Alive>, Failure> {
+    Ok(Json(Alive { ok: true }))
+}
+
+/// Whether calls can be taken.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Ready {
+    ready: bool,
+    /// Why not: parts and what is the matter with them.
+    reasons: BTreeMap<&'static str, String>,
+}
+
+impl Output for Ready {
+    fn respond(self) -> Response {
+        let status = if self.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(self)).into_response()
+    }
+
+    fn describe(operation: Operation) -> Operation {
+        operation
+            .gives::<Self>(StatusCode::OK, "Calls can be taken.")
+            .gives::<Self>(StatusCode::SERVICE_UNAVAILABLE, "They cannot.")
+    }
+}
+
+/// `GET /readyz`
+pub(super) async fn readyz<D: Desk>(inbox: Arc<Inbox<D>>, (): ()) -> Result<Ready, Failure> {
     let mut reasons = inbox.readiness.reasons();
     let journal = inbox.desk.journal();
     let read = blocking(move || journal.list(&Filter { limit: 1, ..Filter::default() }));
@@ -128,26 +206,19 @@ pub(super) async fn readyz<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Respo
         Ok(Err(error)) => drop(reasons.insert("journal", error.to_string())),
         Err(_) => drop(reasons.insert("journal", "it did not answer within 2s".to_owned())),
     }
-    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+    Ok(Ready { ready: reasons.is_empty(), reasons })
 }
 
 /// Every other path.
 pub(super) async fn nothing_here(uri: Uri) -> Response {
     let report = Report::new("not-found", format!("there is nothing at {}", uri.path()))
-        .hint("GET / is the page; GET /api/v1/calls, /pending and /servers are where the API starts.");
+        .hint("GET / is the page; GET /api/v1/openapi.json says what the API has.");
     problem(StatusCode::NOT_FOUND, &report)
 }
 
 /// An error as JSON: code, message, hint, details.
 pub(super) fn problem(status: StatusCode, report: &Report) -> Response {
     (status, Json(report.json())).into_response()
-}
-
-/// The response for an id that names no call.
-pub(super) fn no_call(id: &str, missing: NoCall) -> Response {
-    let (status, report) = no_call_words(id, &missing);
-    problem(status, &report)
 }
 
 /// Status and words for an id that names no call.
@@ -182,13 +253,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, JournalError> {
     let task = tokio::task::spawn_blocking(read).await;
     task.unwrap_or_else(|error| Err(JournalError::Io(error.to_string().into())))
-}
-
-fn answer(found: Result<impl serde::Serialize, JournalError>) -> Response {
-    match found {
-        Ok(found) => Json(found).into_response(),
-        Err(error) => unavailable(&error),
-    }
 }
 
 fn filter(query: CallsQuery, now: Millis) -> Result<Filter, Report> {

@@ -4,213 +4,252 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    body::Bytes,
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{Request, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use holdfast_store::{Answer, AnswerKind, CallId, Digest, Resolution, Text};
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json, value::RawValue};
+use holdfast_store::{Answer, AnswerKind, CallId, Digest, Resolution, State as CallState, Text};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Inbox,
     access::Signed,
-    api::{blocking, no_call, problem},
+    api::{blocking, no_call_words},
     desk::{Decision, Desk},
+    failure::Failure,
     ids,
+    strict::{self, Input, Named},
 };
 use crate::{config::Role, driver::DecideError, report::Report, wire::read_strictly};
 
-#[derive(Deserialize)]
+/// A kind of decision: what its body says, and what that comes to.
+pub(super) trait Verb: DeserializeOwned + JsonSchema + Send + 'static {
+    /// The last part of its path.
+    const NAME: &'static str;
+    /// In a few words.
+    const SUMMARY: &'static str;
+    /// Who may decide like this.
+    const ROLE: Role = Role::Approver;
+
+    /// What a request without a body says; nothing where there must be one.
+    fn unsaid() -> Option<Self> {
+        None
+    }
+
+    /// # Errors
+    /// Why it is no decision, or not one of this operator.
+    fn decision(self, signed: &Signed, max_depth: usize) -> Result<Decision, Failure>;
+}
+
+/// Do exactly what the digest covers.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Approval {
+pub(super) struct Approval {
     digest: Digest,
-    /// Why the gates are passed over.
+    /// Why the gates are passed over; for operators who may.
     #[serde(default)]
+    #[schemars(regex(pattern = r"\S"))]
     break_glass: Option<String>,
 }
 
-#[derive(Deserialize)]
+impl Verb for Approval {
+    const NAME: &'static str = "approve";
+    const SUMMARY: &'static str = "Approves a held call, or votes for it";
+
+    fn decision(self, signed: &Signed, _: usize) -> Result<Decision, Failure> {
+        let Self { digest, break_glass } = self;
+        let Some(why) = break_glass else { return Ok(Decision::Approve(digest)) };
+        signed.may_break_glass(&why)?;
+        Ok(Decision::BreakGlass(digest, why))
+    }
+}
+
+/// Do not do what the digest covers.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Edit {
+pub(super) struct Rejection {
     digest: Digest,
+    /// The agent is told.
+    #[serde(default)]
+    reason: String,
+}
+
+impl Verb for Rejection {
+    const NAME: &'static str = "reject";
+    const SUMMARY: &'static str = "Refuses a held call";
+
+    fn decision(self, _: &Signed, _: usize) -> Result<Decision, Failure> {
+        Ok(Decision::Reject(self.digest, some_reason(self.reason)))
+    }
+}
+
+/// Take an approval back.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecondThoughts {
+    #[serde(default)]
+    reason: String,
+}
+
+impl Verb for SecondThoughts {
+    const NAME: &'static str = "revoke";
+    const SUMMARY: &'static str = "Takes an approval back, where nothing was sent yet";
+
+    fn unsaid() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn decision(self, _: &Signed, _: usize) -> Result<Decision, Failure> {
+        Ok(Decision::Revoke(some_reason(self.reason)))
+    }
+}
+
+/// Ask for these arguments instead of what the digest covers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Edit {
+    digest: Digest,
+    /// All of them. No name may stand twice, and no more levels than `intake.max_depth`.
+    #[schemars(with = "Map<String, Value>")]
     arguments: Box<RawValue>,
 }
 
-#[derive(Deserialize)]
+impl Verb for Edit {
+    const NAME: &'static str = "edit";
+    const SUMMARY: &'static str = "Puts other arguments in the place of the agent's, to be approved";
+
+    fn decision(self, _: &Signed, max_depth: usize) -> Result<Decision, Failure> {
+        Ok(Decision::Edit(self.digest, arguments_of(self.arguments.get(), max_depth)?))
+    }
+}
+
+/// Answer in the tool's place what the digest covers.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Answering {
+pub(super) struct Answering {
     digest: Digest,
+    /// A tool result, or anything that becomes the content of one.
+    #[schemars(with = "Value")]
     answer: Box<RawValue>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SecondThoughts {
-    #[serde(default)]
-    reason: String,
-}
+impl Verb for Answering {
+    const NAME: &'static str = "respond";
+    const SUMMARY: &'static str = "Answers a held call by hand; nothing is sent";
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rejection {
-    digest: Digest,
-    #[serde(default)]
-    reason: String,
+    fn decision(self, _: &Signed, _: usize) -> Result<Decision, Failure> {
+        Ok(Decision::Respond(self.digest, answer_of(self.answer.get())))
+    }
 }
 
 /// Exactly one of the three.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Settlement {
-    #[serde(default)]
+#[schemars(extend("oneOf" = [
+    { "required": ["happened"], "properties": { "not_sent": { "const": false }, "give_up": { "const": false } } },
+    { "required": ["not_sent"], "properties": {
+        "happened": false, "not_sent": { "const": true }, "give_up": { "const": false } } },
+    { "required": ["give_up"], "properties": {
+        "happened": false, "not_sent": { "const": false }, "give_up": { "const": true } } },
+]))]
+pub(super) struct Settlement {
+    /// It was executed, and this was the answer: a tool result, or anything that becomes the content of one.
+    #[schemars(with = "Option<Value>", extend("type" = ["object", "array", "string", "number", "boolean"]))]
     happened: Option<Box<RawValue>>,
+    /// It was not executed and may be sent again.
     #[serde(default)]
     not_sent: bool,
+    /// Nobody will find out.
     #[serde(default)]
     give_up: bool,
 }
 
-#[derive(Default, Deserialize)]
+impl Verb for Settlement {
+    const NAME: &'static str = "resolve";
+    const SUMMARY: &'static str = "Settles a call in doubt";
+
+    fn decision(self, _: &Signed, _: usize) -> Result<Decision, Failure> {
+        Ok(Decision::Resolve(settlement(self)?))
+    }
+}
+
+/// Nothing needs to be said.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Withdrawal {}
 
-/// `POST /api/v1/calls/{id}/approve`: `{"digest": "..."}`
-pub(super) async fn approve<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let decision = read(&headers, &body).and_then(|Approval { digest, break_glass }| match break_glass {
-        None => Ok(Decision::Approve(digest)),
-        Some(why) => signed.may_break_glass(&why).map(|()| Decision::BreakGlass(digest, why)),
-    });
-    carry_out(&inbox, &signed, Role::Approver, id, decision).await
+impl Verb for Withdrawal {
+    const NAME: &'static str = "cancel";
+    const SUMMARY: &'static str = "Withdraws a call";
+
+    fn unsaid() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn decision(self, _: &Signed, _: usize) -> Result<Decision, Failure> {
+        Ok(Decision::Cancel)
+    }
 }
 
-/// `POST /api/v1/calls/{id}/revoke`: `{"reason": "..."}`
-pub(super) async fn revoke<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let decision =
-        read_optional(&headers, &body).map(|SecondThoughts { reason }| Decision::Revoke(some_reason(reason)));
-    carry_out(&inbox, &signed, Role::Approver, id, decision).await
+/// Nothing needs to be said. A second execution becomes possible, so it takes an admin.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Release {}
+
+impl Verb for Release {
+    const NAME: &'static str = "release";
+    const SUMMARY: &'static str = "Frees the keys of a finished call, so that it can be executed again";
+    const ROLE: Role = Role::Admin;
+
+    fn unsaid() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn decision(self, _: &Signed, _: usize) -> Result<Decision, Failure> {
+        Ok(Decision::Release)
+    }
 }
 
-/// `POST /api/v1/calls/{id}/edit`: `{"digest": "...", "arguments": {...}}`
-pub(super) async fn edit<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let decision = read(&headers, &body).and_then(|Edit { digest, arguments }| {
-        Ok(Decision::Edit(digest, arguments_of(arguments.get(), inbox.max_depth)?))
-    });
-    carry_out(&inbox, &signed, Role::Approver, id, decision).await
+/// What became of a decision.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Decided {
+    call: CallId,
+    /// Where it stands now.
+    state: CallState,
 }
 
-/// `POST /api/v1/calls/{id}/respond`: `{"digest": "...", "answer": ANSWER}`
-pub(super) async fn respond<D: Desk>(
+/// `POST /api/v1/calls/{id}/NAME`
+pub(super) async fn decide<D: Desk, V: Verb>(
     State(inbox): State<Arc<Inbox<D>>>,
     Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Response {
-    let decision = read(&headers, &body)
-        .map(|Answering { digest, answer }| Decision::Respond(digest, answer_of(answer.get())));
-    carry_out(&inbox, &signed, Role::Approver, id, decision).await
+    match carry_out::<D, V>(&inbox, &signed, request).await {
+        Ok(decided) => Json(decided).into_response(),
+        Err(failure) => failure.into_response(),
+    }
 }
 
-/// `POST /api/v1/calls/{id}/reject`: `{"digest": "...", "reason": "..."}`
-pub(super) async fn reject<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let decision = read(&headers, &body)
-        .map(|Rejection { digest, reason }| Decision::Reject(digest, some_reason(reason)));
-    carry_out(&inbox, &signed, Role::Approver, id, decision).await
-}
-
-/// `POST /api/v1/calls/{id}/resolve`: `{"happened": ANSWER}`, `{"not_sent": true}` or `{"give_up": true}`
-pub(super) async fn resolve<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let decision = read(&headers, &body).and_then(settlement).map(Decision::Resolve);
-    carry_out(&inbox, &signed, Role::Approver, id, decision).await
-}
-
-/// `POST /api/v1/calls/{id}/cancel`
-pub(super) async fn cancel<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let decision = read_optional(&headers, &body).map(|Nothing {}| Decision::Cancel);
-    carry_out(&inbox, &signed, Role::Approver, id, decision).await
-}
-
-/// `POST /api/v1/calls/{id}/release`: a second execution becomes possible, so it takes an admin
-pub(super) async fn release<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let decision = read_optional(&headers, &body).map(|Nothing {}| Decision::Release);
-    carry_out(&inbox, &signed, Role::Admin, id, decision).await
-}
-
-async fn carry_out<D: Desk>(
+async fn carry_out<D: Desk, V: Verb>(
     inbox: &Inbox<D>,
     signed: &Signed,
-    role: Role,
-    id: String,
-    decision: Result<Decision, Report>,
-) -> Response {
-    if let Err(response) = signed.require(role) {
-        return *response;
-    }
-    let decision = match decision {
-        Ok(decision) => decision,
-        Err(report) if report.code == "forbidden" => return problem(StatusCode::FORBIDDEN, &report),
-        Err(report) => return problem(StatusCode::BAD_REQUEST, &report),
-    };
+    request: Request,
+) -> Result<Decided, Failure> {
+    signed.require(V::ROLE)?;
+    let (mut parts, body) = request.into_parts();
+    let Named { id } = Named::read(&mut parts).await?;
+    let verb: V = strict::json(Request::from_parts(parts, body), V::unsaid()).await?;
+    let decision = verb.decision(signed, inbox.max_depth)?;
     let journal = inbox.desk.journal();
-    let text = id.clone();
-    let call = match blocking(move || Ok(ids::find(&*journal, &text))).await {
-        Ok(Ok(call)) => call,
-        Ok(Err(missing)) => return no_call(&id, missing),
-        Err(error) => return super::api::unavailable(&error),
-    };
+    let found =
+        blocking(move || Ok(ids::find(&*journal, &id).map_err(|missing| no_call_words(&id, &missing))));
+    let call = found.await??;
     match inbox.desk.decide(call, signed.by.clone(), decision).await {
-        Ok(state) => Json(json!({ "call": call, "state": state.name() })).into_response(),
-        Err(error) => refused(call, error),
+        Ok(state) => Ok(Decided { call, state }),
+        Err(error) => Err(refusal(call, error).into()),
     }
-}
-
-fn refused(call: CallId, error: DecideError) -> Response {
-    let (status, report) = refusal(call, error);
-    problem(status, &report)
 }
 
 /// Status and words for a decision that was not taken.
@@ -240,28 +279,6 @@ pub(super) fn arguments_of(text: &str, max_depth: usize) -> Result<Value, Report
         Ok(_) => Err(Report::bad_request("the arguments must be a JSON object")),
         Err(fault) => Err(Report::bad_request(format!("the arguments cannot be read: {fault}"))),
     }
-}
-
-fn read_optional<T: DeserializeOwned + Default>(headers: &HeaderMap, body: &[u8]) -> Result<T, Report> {
-    if body.is_empty() { Ok(T::default()) } else { read(headers, body) }
-}
-
-/// The body of a POST as JSON.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Report> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    // A page of another origin can send a form or plain text unasked, but not this.
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-        return Err(
-            Report::bad_request("the body must be JSON").hint("Send `Content-Type: application/json`.")
-        );
-    }
-    serde_json::from_slice(body).map_err(|error| {
-        Report::bad_request(format!("the body cannot be read: {error}"))
-            .hint("Approving, rejecting, editing and responding need the `digest` of `GET /api/v1/calls/ID`.")
-    })
 }
 
 fn settlement(settlement: Settlement) -> Result<Resolution, Report> {

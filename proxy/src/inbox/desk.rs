@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc};
 use holdfast_store::{
     Answer, CallId, Decider, Definition, Digest, Hash32, Journal, RememberedId, Resolution, State,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -101,7 +102,7 @@ pub(crate) enum Decision {
 }
 
 /// How a server behind us is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ServerHealth {
     /// Its name.
     pub(crate) name: String,

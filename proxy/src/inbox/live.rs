@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::{Stream, stream};
 use holdfast_store::{CallId, Filter, Journal, JournalError, Millis, Record};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ const LISTENERS: usize = 256;
 const BACKLOG: usize = 64;
 
 /// That an entry became durable; what it says is to be read elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct News {
     pub(super) seq: u64,
     pub(super) call: CallId,

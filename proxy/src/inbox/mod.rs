@@ -10,20 +10,21 @@ mod decisions;
 pub(crate) mod desk;
 mod door;
 mod events;
+mod failure;
 pub(crate) mod ids;
 mod live;
+mod openapi;
 mod page;
 mod ready;
 pub(crate) mod register;
+mod routes;
+mod strict;
 pub(crate) mod view;
 pub(crate) mod visible;
 
 use std::sync::Arc;
 
-use axum::{
-    Router, middleware,
-    routing::{get, post},
-};
+use axum::{Router, middleware};
 use holdfast_policy::Policy;
 
 use crate::{
@@ -79,32 +80,7 @@ pub(crate) fn operators(configured: &[Operator], made: Option<&str>) -> Vec<Oper
 /// The routes of the listener.
 fn router<D: Desk>(inbox: Inbox<D>) -> Router {
     let inbox = Arc::new(inbox);
-    let api = Router::new()
-        .route("/calls", get(api::calls::<D>))
-        .route("/calls/{id}", get(api::call::<D>))
-        .route("/pending", get(api::pending::<D>))
-        .route("/verify", get(api::verify::<D>))
-        .route("/servers", get(api::servers::<D>))
-        .route("/notifications", get(api::notifications::<D>))
-        .route("/events", get(events::api::<D>))
-        .route("/remembered", get(register::remembered::<D>))
-        .route("/remembered/{id}/forget", post(register::forget::<D>))
-        .route("/tools", get(register::tools::<D>))
-        .route("/tools/accept", post(register::accept::<D>))
-        .route("/calls/{id}/remember", post(register::remember::<D>))
-        .route("/calls/{id}/approve", post(decisions::approve::<D>))
-        .route("/calls/{id}/reject", post(decisions::reject::<D>))
-        .route("/calls/{id}/revoke", post(decisions::revoke::<D>))
-        .route("/calls/{id}/edit", post(decisions::edit::<D>))
-        .route("/calls/{id}/respond", post(decisions::respond::<D>))
-        .route("/calls/{id}/resolve", post(decisions::resolve::<D>))
-        .route("/calls/{id}/cancel", post(decisions::cancel::<D>))
-        .route("/calls/{id}/release", post(decisions::release::<D>))
-        .layer(middleware::from_fn_with_state(inbox.clone(), access::authenticate::<D>));
-    Router::new()
-        .route("/healthz", get(api::healthz))
-        .route("/readyz", get(api::readyz::<D>))
-        .nest("/api/v1", api)
+    routes::router(&inbox)
         .merge(page::routes(&inbox))
         .fallback(api::nothing_here)
         .layer(middleware::from_fn_with_state(inbox.clone(), access::guard::<D>))

@@ -2,25 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Extension, Json,
-    body::Bytes,
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
-};
+use axum::{Json, http::StatusCode};
 use holdfast_policy::parse_duration;
 use holdfast_store::{Decider, Definition, Digest, Hash32, Millis, Remembered, RememberedId, Text};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Inbox,
-    access::Signed,
-    api::{blocking, no_call, problem, unavailable},
-    decisions::{read, refusal},
+    api::{blocking, no_call_words},
+    decisions::refusal,
     desk::Desk,
+    failure::Failure,
     ids,
+    strict::{Input, Named},
 };
 use crate::{
     config::Role,
@@ -30,7 +25,7 @@ use crate::{
 };
 
 /// A remembered decision, as it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RememberedView {
     /// What was decided.
     pub(crate) decision: Remembered,
@@ -53,7 +48,7 @@ impl RememberedView {
 }
 
 /// A tool of a server, and whether its definition is trusted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ToolView {
     /// The server's name.
     pub(crate) server: String,
@@ -77,7 +72,7 @@ pub(crate) struct ToolView {
 }
 
 /// What becomes of calls of a tool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Trust {
     /// They are decided by the policy.
@@ -148,90 +143,104 @@ impl Sign {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Remembering {
-    digest: Digest,
-    #[serde(default)]
-    vary: Vec<String>,
-    uses: u32,
-    /// How long, as in the configuration: `30m`, `8h`, `7d`.
-    #[serde(rename = "for")]
-    for_: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Forgetting {
-    #[serde(default)]
-    reason: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Accepting {
-    server: String,
-    tool: String,
-    /// The hash of the definition that was looked at.
-    definition: Hash32,
+/// All that is remembered.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct AllRemembered {
+    remembered: Vec<RememberedView>,
 }
 
 /// `GET /api/v1/remembered`
-pub(super) async fn remembered<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Response {
-    Json(json!({ "remembered": inbox.desk.remembered() })).into_response()
+pub(super) async fn remembered<D: Desk>(
+    inbox: Arc<Inbox<D>>,
+    (): (),
+) -> Result<Json<AllRemembered>, Failure> {
+    Ok(Json(AllRemembered { remembered: inbox.desk.remembered() }))
+}
+
+/// All tools of all servers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct AllTools {
+    tools: Vec<ToolView>,
 }
 
 /// `GET /api/v1/tools`
-pub(super) async fn tools<D: Desk>(State(inbox): State<Arc<Inbox<D>>>) -> Response {
-    Json(json!({ "tools": listed(&inbox.desk) })).into_response()
+pub(super) async fn tools<D: Desk>(inbox: Arc<Inbox<D>>, (): ()) -> Result<Json<AllTools>, Failure> {
+    Ok(Json(AllTools { tools: listed(&inbox.desk) }))
 }
 
 /// All tools of all servers, as far as they have been listed.
 pub(super) fn listed(desk: &impl Desk) -> Vec<ToolView> {
-    let servers = desk.servers();
-    let tools = servers.iter().flat_map(|server| {
-        let tools = desk.tools(&server.name).unwrap_or_default();
-        let views: Vec<_> = tools.iter().map(|tool| view(desk, &server.name, tool)).collect();
-        views
-    });
-    tools.collect()
-}
-
-/// A tool, with what is known of it.
-pub(super) fn view(desk: &impl Desk, server: &str, tool: &Tool) -> ToolView {
-    ToolView::of(server, tool, desk.definition(server, &tool.name))
-}
-
-/// `POST /api/v1/calls/{id}/remember`: `{"digest": "...", "vary": ["reference"], "uses": 10, "for": "8h"}`
-pub(super) async fn remember<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Err(response) = signed.require(Role::Approver) {
-        return *response;
-    }
-    let wish = read(&headers, &body).and_then(|Remembering { digest, vary, uses, for_ }| {
-        Ok(Wish { digest, vary, uses, for_ms: span(&for_)? })
-    });
-    let wish = match wish {
-        Ok(wish) => wish,
-        Err(report) => return problem(StatusCode::BAD_REQUEST, &report),
-    };
-    let (journal, text) = (inbox.desk.journal(), id.clone());
-    let call = match blocking(move || Ok(ids::find(&*journal, &text))).await {
-        Ok(Ok(call)) => call,
-        Ok(Err(missing)) => return no_call(&id, missing),
-        Err(error) => return unavailable(&error),
-    };
-    match inbox.desk.remember(call, signed.by.clone(), wish).await {
-        Ok(view) => Json(view).into_response(),
-        Err(error) => {
-            let (status, report) = refusal(call, error);
-            problem(status, &report)
+    let mut views = Vec::new();
+    for server in desk.servers() {
+        for tool in desk.tools(&server.name).unwrap_or_default().iter() {
+            views.push(ToolView::of(&server.name, tool, desk.definition(&server.name, &tool.name)));
         }
+    }
+    views
+}
+
+/// Something that an operator does with a POST: what its body says, and what comes of it.
+pub(super) trait Act: DeserializeOwned + JsonSchema + Send + 'static {
+    /// Its path.
+    const PATH: &'static str;
+    /// Its name in the API's description.
+    const NAME: &'static str;
+    /// In a few words.
+    const SUMMARY: &'static str;
+    /// Who may.
+    const ROLE: Role;
+    /// What the path names.
+    type Target: Input;
+    /// What is answered.
+    type Given: Serialize + JsonSchema + Send + 'static;
+
+    /// # Errors
+    /// Why nothing changed.
+    fn act<D: Desk>(
+        self,
+        inbox: &Inbox<D>,
+        by: Decider,
+        target: Self::Target,
+    ) -> impl Future<Output = Result<Self::Given, Failure>> + Send;
+}
+
+/// Have your approval of this call speak for later calls like it, too.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Remembering {
+    /// What you approved.
+    digest: Digest,
+    /// Arguments that may be anything, or missing; all others must be as in this call.
+    #[serde(default)]
+    vary: Vec<String>,
+    /// For how many calls: 1 to 1000.
+    uses: u32,
+    /// For how long, a minute to 30 days: `30m`, `8h`, `7d`.
+    #[serde(rename = "for")]
+    span: String,
+}
+
+impl Act for Remembering {
+    const PATH: &'static str = "/api/v1/calls/{id}/remember";
+    const NAME: &'static str = "remember";
+    const SUMMARY: &'static str = "Lets your approval speak for later calls, too";
+    const ROLE: Role = Role::Approver;
+    type Target = Named;
+    type Given = RememberedView;
+
+    async fn act<D: Desk>(
+        self,
+        inbox: &Inbox<D>,
+        by: Decider,
+        Named { id }: Named,
+    ) -> Result<RememberedView, Failure> {
+        let Self { digest, vary, uses, span: length } = self;
+        let wish = Wish { digest, vary, uses, for_ms: span(&length)? };
+        let journal = inbox.desk.journal();
+        let found =
+            blocking(move || Ok(ids::find(&*journal, &id).map_err(|missing| no_call_words(&id, &missing))));
+        let call = found.await??;
+        inbox.desk.remember(call, by, wish).await.map_err(|error| refusal(call, error).into())
     }
 }
 
@@ -246,26 +255,40 @@ pub(super) fn span(text: &str) -> Result<u64, Report> {
     Ok(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// `POST /api/v1/remembered/{id}/forget`: `{"reason": "..."}`
-pub(super) async fn forget<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Err(response) = signed.require(Role::Approver) {
-        return *response;
+/// Have a remembered decision speak for nothing any more.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Forgetting {
+    /// Why.
+    #[serde(default)]
+    reason: String,
+}
+
+/// What was done.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Forgotten {
+    forgotten: RememberedId,
+}
+
+impl Act for Forgetting {
+    const PATH: &'static str = "/api/v1/remembered/{id}/forget";
+    const NAME: &'static str = "forget";
+    const SUMMARY: &'static str = "Ends a remembered decision";
+    const ROLE: Role = Role::Approver;
+    type Target = Named;
+    type Given = Forgotten;
+
+    async fn act<D: Desk>(
+        self,
+        inbox: &Inbox<D>,
+        by: Decider,
+        Named { id }: Named,
+    ) -> Result<Forgotten, Failure> {
+        let what = format!("remembered decision `{id}`");
+        let id = find(&inbox.desk, &id).ok_or_else(|| words(DecideError::NotFound, &what))?;
+        inbox.desk.forget(id, by, self.reason).await.map_err(|error| words(error, &what))?;
+        Ok(Forgotten { forgotten: id })
     }
-    let reason = match read(&headers, &body) {
-        Ok(Forgetting { reason }) => reason,
-        Err(report) => return problem(StatusCode::BAD_REQUEST, &report),
-    };
-    let forgotten = match find(&inbox.desk, &id) {
-        Some(id) => inbox.desk.forget(id, signed.by.clone(), reason).await,
-        None => Err(DecideError::NotFound),
-    };
-    outcome(forgotten, &format!("the remembered decision `{id}`"), json!({ "forgotten": true }))
 }
 
 /// The one whose id is, or ends in, `text`.
@@ -277,32 +300,36 @@ pub(super) fn find(desk: &impl Desk, text: &str) -> Option<RememberedId> {
     found.next().is_none().then_some(one.decision.id)
 }
 
-/// `POST /api/v1/tools/accept`: `{"server": "bank", "tool": "transfer", "definition": "HASH"}`
-pub(super) async fn accept<D: Desk>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    Extension(signed): Extension<Signed>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    // What a tool is decides what every later approval means.
-    if let Err(response) = signed.require(Role::Admin) {
-        return *response;
-    }
-    let Accepting { server, tool, definition } = match read(&headers, &body) {
-        Ok(accepting) => accepting,
-        Err(report) => return problem(StatusCode::BAD_REQUEST, &report),
-    };
-    let accepted = inbox.desk.trust(&server, &tool, definition, signed.by.clone()).await;
-    outcome(accepted, &format!("tool `{tool}` of server `{server}`"), json!({ "accepted": definition }))
+/// Accept the definition that a tool has now.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Accepting {
+    server: String,
+    tool: String,
+    /// The hash of the definition that was looked at.
+    definition: Hash32,
 }
 
-fn outcome(done: Result<(), DecideError>, what: &str, said: Value) -> Response {
-    match done {
-        Ok(()) => Json(said).into_response(),
-        Err(error) => {
-            let (status, report) = words(error, what);
-            problem(status, &report)
-        }
+/// What is trusted from now on.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Accepted {
+    accepted: Hash32,
+}
+
+impl Act for Accepting {
+    const PATH: &'static str = "/api/v1/tools/accept";
+    const NAME: &'static str = "accept";
+    const SUMMARY: &'static str = "Accepts the changed definition of a tool";
+    // What a tool is decides what every later approval means.
+    const ROLE: Role = Role::Admin;
+    type Target = ();
+    type Given = Accepted;
+
+    async fn act<D: Desk>(self, inbox: &Inbox<D>, by: Decider, (): ()) -> Result<Accepted, Failure> {
+        let Self { server, tool, definition } = self;
+        let trusted = inbox.desk.trust(&server, &tool, definition, by).await;
+        trusted.map_err(|error| words(error, &format!("tool `{tool}` of server `{server}`")))?;
+        Ok(Accepted { accepted: definition })
     }
 }
 

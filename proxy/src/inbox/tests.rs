@@ -28,6 +28,8 @@ use crate::{
     front::Tokens,
 };
 
+mod document;
+
 const VIEWER: &str = "viewer-token";
 const APPROVER: &str = "approver-token";
 const ADMIN: &str = "admin-token";
@@ -221,12 +223,15 @@ impl Office {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        let asked = request.method_ref().cloned().unwrap_or_default();
         let request = request.body(Body::from(body.to_owned())).expect("a request");
         let response = TowerToHyperService::new(self.router.clone()).call(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Heard { status: parts.status, headers: parts.headers, body }
+        let heard = Heard { status: parts.status, headers: parts.headers, body };
+        document::check(&asked, path, &heard);
+        heard
     }
 
     async fn get(&self, path: &str) -> Heard {
@@ -394,7 +399,10 @@ async fn bodies_that_leave_something_open_decide_nothing() {
     let form = [("authorization", bearer.as_str()), ("content-type", "text/plain")];
     let path = format!("/api/v1/calls/{}/approve", id(0xa1));
     let heard = office.send(Method::POST, &path, &form, &json!({ "digest": digest() }).to_string()).await;
-    assert_eq!(heard.status, 400);
+    assert_eq!((heard.status.as_u16(), &heard.body["code"]), (415, &json!("bad-request")));
+    let large = format!("{{\"digest\": \"{}\"}}", "0".repeat(3 << 20));
+    let heard = office.post(ADMIN, &path, &large).await;
+    assert_eq!((heard.status.as_u16(), &heard.body["code"]), (413, &json!("body-too-large")));
     assert_eq!(office.decided(), 0);
 }
 

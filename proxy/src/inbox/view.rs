@@ -5,10 +5,11 @@ use holdfast_store::{
     Call, CallId, Decider, Digest, Disposition, Filter, Illegal, Journal, JournalError, Millis, Record,
     Shown, State, Summary,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A page of calls.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Listing {
     /// Newest first.
     pub(crate) calls: Vec<Summary>,
@@ -18,7 +19,7 @@ pub(crate) struct Listing {
 }
 
 /// Everything about one call.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Detail {
     /// Its line.
     pub(crate) call: Summary,
@@ -30,7 +31,7 @@ pub(crate) struct Detail {
 }
 
 /// An open question.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct HoldDetail {
     /// What is to be approved: a decision must name it.
     pub(crate) digest: Digest,
@@ -54,7 +55,7 @@ pub(crate) struct HoldDetail {
 }
 
 /// An approval of one revision.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Vote {
     /// Who.
     pub(crate) by: Decider,
@@ -63,7 +64,7 @@ pub(crate) struct Vote {
 }
 
 /// A call that waits for a person: to be approved, or, in doubt, to be settled.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Waiting {
     /// Its line.
     pub(crate) call: Summary,

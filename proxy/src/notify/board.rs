@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use holdfast_store::Millis;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Recent;
@@ -26,7 +27,7 @@ pub(super) struct Desk {
 }
 
 /// How one sink is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct SinkHealth {
     /// Its name.
     pub(crate) name: String,
