@@ -291,6 +291,12 @@ pub trait Journal: Send + Sync {
     /// Where the journal cannot be read.
     fn tail(&self, from: u64, limit: usize) -> Result<Vec<Record>, JournalError>;
 
+    /// The number of the newest entry, pruned or not; 0 in an empty journal.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    fn head(&self) -> Result<u64, JournalError>;
+
     /// How far the reader of the tail with this name has come, as it last said; none for one that never did.
     ///
     /// # Errors

@@ -361,6 +361,10 @@ impl Journal for Memory {
         })
     }
 
+    fn head(&self) -> Result<u64, JournalError> {
+        self.read(|kept| kept.log.len() as u64)
+    }
+
     fn cursor(&self, name: &str) -> Result<Option<u64>, JournalError> {
         self.read(|kept| kept.cursors.get(name).copied())
     }

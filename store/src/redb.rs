@@ -221,6 +221,10 @@ impl Journal for Redb {
         })
     }
 
+    fn head(&self) -> Result<u64, JournalError> {
+        self.read(|tables| Ok(tables.log.last().map_err(fault)?.map_or(0, |(seq, _)| seq.value())))
+    }
+
     fn cursor(&self, name: &str) -> Result<Option<u64>, JournalError> {
         self.read(|tables| Ok(tables.cursors.get(name).map_err(fault)?.map(|seq| seq.value())))
     }

@@ -94,6 +94,7 @@ contract! {
     cursors {
         a_reader_goes_on_where_it_was,
         a_cursor_is_no_entry,
+        the_head_is_the_newest_entry,
     }
     pruning {
         content_goes_first_and_the_line_later,

@@ -107,7 +107,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     announce(mcp, inbox);
     match &made {
         Some(made) => invite(inbox, &page, made),
-        None => out::talk(&format!("Your inbox:               http://{inbox}/")),
+        None => out::talk(&format!("Your inbox:               {inbox_base}/")),
     }
 
     asked_to_stop.await;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{Stream, stream};
-use holdfast_store::{CallId, Filter, Journal, JournalError, Millis, Record};
+use holdfast_store::{CallId, Journal, JournalError, Millis, Record};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{Mutex, broadcast};
@@ -99,7 +99,7 @@ impl Live {
         let mut looking = self.looking.lock().await;
         // Whatever is durable after this is heard of.
         let reader = journal.clone();
-        let head = blocking(move || head(&*reader)).await?;
+        let head = blocking(move || reader.head()).await?;
         listener.next = since.map_or(head, |since| since.min(head)) + 1;
         if !*looking {
             *looking = true;
@@ -206,19 +206,6 @@ async fn look(
                 }
             }
             Err(error) => tracing::debug!(%error, "the journal's tail cannot be read"),
-        }
-    }
-}
-
-/// The newest entry's number. The newest call's entries are near the end, so only what came after them is walked.
-pub(crate) fn head(journal: &dyn Journal) -> Result<u64, JournalError> {
-    let newest = journal.list(&Filter { limit: 1, ..Filter::default() })?;
-    let Some(newest) = newest.first() else { return Ok(0) };
-    let mut head = journal.history(newest.call)?.last().map_or(0, |record| record.seq);
-    loop {
-        match journal.tail(head + 1, PAGE)?.last() {
-            Some(record) => head = record.seq,
-            None => return Ok(head),
         }
     }
 }

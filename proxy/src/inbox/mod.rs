@@ -36,7 +36,6 @@ use crate::{
 use self::desk::Desk;
 pub(crate) use self::{
     door::{Door, door},
-    live::head as journal_head,
     page::Page,
     ready::Readiness,
 };

@@ -13,7 +13,7 @@ use reqwest::{
 
 use super::{
     Failure, Outlook,
-    guard::{Refused, Resolver, System, check_url},
+    guard::{LookUp, Refused, Resolver, check_url},
 };
 use crate::{config::Reach, inbox::visible::visible, upstream::retry_after_ms};
 
@@ -36,12 +36,12 @@ pub(super) struct Post<'a> {
 ///
 /// # Errors
 /// In words.
-pub(super) fn client(url: &Url, reach: Reach) -> Result<Client, String> {
+pub(super) fn client(url: &Url, reach: Reach, look_up: Arc<impl LookUp>) -> Result<Client, String> {
     static PROVIDER: Once = Once::new();
     // An error says that another part of this program has chosen a provider, which is as good.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let mut client = Client::builder()
-        .dns_resolver(Resolver { look_up: Arc::new(System), reach })
+        .dns_resolver(Resolver { look_up, reach })
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())

@@ -93,7 +93,12 @@ impl Notifier {
         for courier in self.couriers {
             tasks.spawn(courier.run(stop.clone()));
         }
-        tasks.join_all().await;
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                // The others go on; this one's cursor stands where it was.
+                tracing::error!(%error, "a notifier has failed: one sink less until the next start");
+            }
+        }
     }
 }
 

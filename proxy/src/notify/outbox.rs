@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::message::Notice;
-use crate::{driver::read, inbox::journal_head};
+use crate::driver::read;
 
 /// How often the tail is looked at.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -108,7 +108,7 @@ fn begin(journal: &dyn Journal, name: &str) -> Result<u64, JournalError> {
     if let Some(kept) = journal.cursor(name)? {
         return Ok(kept);
     }
-    let head = journal_head(journal)?;
+    let head = journal.head()?;
     journal.set_cursor(name, head)?;
     Ok(head)
 }
@@ -123,7 +123,7 @@ impl Watcher {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         loop {
             match self.look().await {
-                Ok(PAGE) => {}
+                Ok(PAGE) if !stop.is_cancelled() => {}
                 Ok(_) => {
                     tokio::select! {
                         () = tokio::time::sleep(PERIOD) => {}

@@ -1,10 +1,13 @@
 //! Somebody who is told: one message, once, in their way.
 
+use std::sync::Arc;
+
 use reqwest::Client;
 use tokio::sync::OnceCell;
 
 use super::{
     Failure, Outlook, command, formats,
+    guard::System,
     http::{self, Post},
     message::Message,
 };
@@ -37,7 +40,7 @@ impl Sink {
             Way::Ntfy { url, token } => (formats::ntfy(message, token.as_ref()), url),
         };
         let reach = self.config.reach;
-        let client = self.client.get_or_try_init(async || http::client(url, reach)).await;
+        let client = self.client.get_or_try_init(async || http::client(url, reach, Arc::new(System))).await;
         let client = client.map_err(|what| Failure { what, outlook: Outlook::Later(None) })?;
         http::send(client, Post { url, headers, body }, reach).await
     }

@@ -1,6 +1,12 @@
 //! Which entries become which messages, and that each sink hears each of them in spite of restarts and slow receivers.
 
-use std::sync::Mutex;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use holdfast_policy::{Gate, Plan, Pointer, Preview, PreviewBy};
 use holdfast_store::{
@@ -415,6 +421,49 @@ async fn names_that_mean_this_machine_are_not_connected_to() {
     let what = test(&literal, "https://holdfast.example").await.expect_err("refused");
     assert!(what.contains("127.0.0.1 is this machine") && what.contains("allow_private"), "{what}");
     assert!(heard.lock().expect("no panic").is_empty());
+}
+
+/// Gives each name the same address, and counts.
+struct Always(&'static str, AtomicUsize);
+
+impl guard::LookUp for Always {
+    fn look_up(&self, _: String) -> guard::Found {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::new(self.0.parse().expect("an address"), 0);
+        Box::pin(async move { Ok(vec![address]) })
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_asked_for_each_time_and_only_what_was_checked_is_connected_to() {
+    let (address, heard) = receiver(vec![TAKEN, TAKEN]).await;
+    let port = address.rsplit(':').next().expect("a port");
+    let send = async |scheme: &str, reach: Reach, look_up: Arc<Always>| {
+        let url = format!("{scheme}://hook.example:{port}/").parse().expect("an address");
+        let client = http::client(&url, reach, look_up).expect("a client");
+        let mut last = None;
+        for _ in 0..2 {
+            let post = http::Post { url: &url, headers: Default::default(), body: "x".into() };
+            last = Some(http::send(&client, post, reach).await);
+        }
+        last.expect("twice")
+    };
+    let looked = Arc::new(Always("127.0.0.1", AtomicUsize::new(0)));
+    assert_eq!(send("http", Reach::Any, looked.clone()).await, Ok("HTTP 204".to_owned()));
+    assert_eq!(looked.1.load(Ordering::Relaxed), 2);
+    let requests = heard.lock().expect("no panic").clone();
+    assert!(
+        requests.iter().all(|request| request.contains(&format!("host: hook.example:{port}"))),
+        "{requests:?}"
+    );
+
+    for private in ["127.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "fd00::1"] {
+        let looked = Arc::new(Always(private, AtomicUsize::new(0)));
+        let failure = send("https", Reach::Public, looked).await.expect_err(private);
+        assert!(failure.what.starts_with("hook.example is "), "{private}: {failure:?}");
+        assert_eq!(failure.outlook, Outlook::Doubtful);
+    }
+    assert_eq!(heard.lock().expect("no panic").len(), 2);
 }
 
 #[tokio::test]

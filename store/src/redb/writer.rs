@@ -69,7 +69,6 @@ enum End {
     Stopped,
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly all jobs are of the large kind")]
 enum Job {
     Append { append: Append, frames: Vec<Frame>, reply: Reply<Appended, Done> },
     Prune { answers: Millis, tombstones: Millis, limit: usize, reply: Reply<usize, Told<usize>> },
