@@ -49,6 +49,10 @@ fn verify(world: &World, delivery: &Delivery, secret: &str) -> Value {
     let given = json!({ "headers": headers, "body": delivery.body }).to_string();
     child.stdin.take().expect("piped").write_all(given.as_bytes()).expect("python reads");
     let output = child.wait_with_output().expect("python ends");
+    assert!(
+        output.status.success(),
+        "standardwebhooks is missing: run tests/setup once, then this test again"
+    );
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
