@@ -99,7 +99,7 @@ pub(super) fn revoke(call: &Call, by: Decider, reason: String) -> Result<Step, U
     let unsent = match call.state {
         State::Asking => call.hold.as_ref().is_some_and(|hold| !hold.votes.is_empty()),
         State::Approved => true,
-        State::Backoff => call.grant.is_some() && !call.may_have_executed(),
+        State::Backoff => is_granted_again(call),
         _ => false,
     };
     let hold = call.hold.as_ref().filter(|_| unsent).ok_or(Unfit::WrongState(call.state))?;
@@ -109,6 +109,11 @@ pub(super) fn revoke(call: &Call, by: Decider, reason: String) -> Result<Step, U
         return Err(Unfit::NotAnApprover);
     }
     Ok(facts([Entry::Revoked { by, reason }]))
+}
+
+/// Whether an attempt that is proven to have done nothing has given its grant back.
+fn is_granted_again(call: &Call) -> bool {
+    call.state == State::Backoff && call.grant.is_some() && !call.may_have_executed()
 }
 
 pub(super) fn edit(now: Now, call: &Call, by: Decider, seen: Digest, edited: Edited) -> Result<Step, Unfit> {
@@ -162,9 +167,9 @@ pub(super) fn reject(
     digest: Option<Digest>,
     reason: String,
 ) -> Result<Step, Unfit> {
-    // A no needs no quorum, and counts until the first dispatch, whichever text it was said to.
+    // A no needs no quorum, and counts until something may have been done, whichever text it was said to.
     let hold = match &call.hold {
-        Some(hold) if call.state == State::Approved => hold,
+        Some(hold) if call.state == State::Approved || is_granted_again(call) => hold,
         _ => asked(call, digest)?,
     };
     // Owners may always say no to their own agent.

@@ -106,6 +106,10 @@ fn a_no_counts_until_the_dispatch() {
     check(approved().rejects("bo").slot().rechecked(Recheck::Same), "refused; -; - = refused");
     check(never().approved_and_sent().rejects("bo"), "not while in-flight = in-flight");
     check(never().sent().rejects("bo"), "not while in-flight = in-flight");
+    // Proven to have done nothing, it is as it was before: open to a no.
+    let back = || never().approved_and_sent().fails(1, Failure::NotSent).forget();
+    check(back().rejects("bo"), "refused = refused");
+    check(never().sent().fails(1, Failure::NotSent).forget().rejects("bo"), "not while backoff = backoff");
     check(never().queued().approves("ana"), "not while ready = ready");
 }
 

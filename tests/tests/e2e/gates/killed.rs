@@ -292,6 +292,23 @@ fn in_backoff_for_an_hour_and_the_approval_taken_back() {
 }
 
 #[test]
+fn in_backoff_for_an_hour_and_refused() {
+    Story {
+        shop: Shop::TurnsAway(3600),
+        until: &[Ask("held"), Approve(ANA), Await("backoff")],
+        killed_in: "backoff",
+        found: "backoff",
+        told: "running",
+        then: &[Decide("reject", r#"{"reason":"too late"}"#)],
+        ends: "refused",
+        code: "refused",
+        made: 0,
+        ..Story::PLAIN
+    }
+    .play();
+}
+
+#[test]
 fn in_doubt_and_it_did_not_happen() {
     Story {
         until: &[Ask("held"), Fault("error-before-commit once"), Approve(ANA), Await("in-doubt")],
