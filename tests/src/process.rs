@@ -266,6 +266,20 @@ pub(crate) fn living_in(directory: &Path) -> Vec<i32> {
 
 /// Ends one process of the story at once, by its id.
 pub fn end_process(pid: i32) {
+    signal(pid, Signal::SIGKILL);
+}
+
+/// Stops one process where it is.
+pub(crate) fn pause_process(pid: i32) {
+    signal(pid, Signal::SIGSTOP);
+}
+
+/// Lets it go on.
+pub(crate) fn continue_process(pid: i32) {
+    signal(pid, Signal::SIGCONT);
+}
+
+fn signal(pid: i32, signal: Signal) {
     // It may just have ended by itself.
-    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    let _ = kill(Pid::from_raw(pid), signal);
 }

@@ -13,7 +13,7 @@ use crate::{
     binaries,
     bridge::Bridge,
     patience::eventually,
-    process::{HttpServer, Ran, Served, end_process, living_in},
+    process::{HttpServer, Ran, Served, continue_process, end_process, living_in, pause_process},
 };
 
 /// Everything is allowed that no rule forbids or asks for.
@@ -170,6 +170,17 @@ impl World {
     /// `holdfast serve`, ready. Started again it goes on with the same journal.
     pub fn serve(&self) -> Served {
         Served::start(&mut self.holdfast(&["serve"]), &self.path("serve.log"))
+    }
+
+    /// Kills this one and starts the next, before a bridge that is here starts one by itself.
+    pub fn serve_anew(&self, served: Served) -> Served {
+        let mut bridges = self.processes_of("holdfast");
+        bridges.retain(|pid| *pid != served.pid());
+        bridges.iter().for_each(|pid| pause_process(*pid));
+        served.kill();
+        let next = self.serve();
+        bridges.iter().for_each(|pid| continue_process(*pid));
+        next
     }
 
     /// `holdfast stdio` with a legacy client behind it.

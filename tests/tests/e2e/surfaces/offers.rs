@@ -127,9 +127,8 @@ fn an_offer_comes_through_the_bridge_and_again_after_a_crash() {
     let call = pending_call(&Desk::of(&served, ANA));
     check(&question, &served, &call);
     bridge.send(&json!({ "jsonrpc": "2.0", "id": question["id"], "result": says("accept") }));
-    served.kill();
     // The agent does nothing: the bridge asks the next one, which asks anew and knows what the client can do.
-    let served = world.serve();
+    let served = world.serve_anew(served);
     let question = bridge.notification("elicitation/create");
     check(&question, &served, &call);
     bridge.send(&json!({ "jsonrpc": "2.0", "id": question["id"], "result": says("accept") }));

@@ -204,8 +204,7 @@ fn the_python_sdk_sends_its_user_to_the_inbox_and_notices_no_crash() {
         let sent = eventually_some("the user is sent to the page", || visited(&world).first().cloned());
         let call = pending_call(&Desk::of(&served, ANA));
         assert_eq!(sent, json!({ "mode": "url", "url": format!("http://{}/calls/{call}", served.inbox) }));
-        served.kill();
-        served = world.serve();
+        served = world.serve_anew(served);
         Desk::of(&served, ANA).approve(&call);
         let ran = ran.join().expect("no panic");
         ran.ok();
