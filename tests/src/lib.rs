@@ -11,6 +11,7 @@
 //! | `answer` | what an agent was told |
 //! | `desk` | an operator at the JSON API |
 //! | `receiver` | somebody who is notified |
+//! | `browser` | an operator at the page, in a real Chromium |
 //!
 //! Nothing here links the product: it is judged by what its programs do.
 
@@ -18,6 +19,7 @@ mod agent;
 mod answer;
 mod binaries;
 mod bridge;
+mod browser;
 mod desk;
 mod http;
 mod patience;
@@ -29,6 +31,7 @@ pub use agent::{Agent, Asked, Era};
 pub use answer::{Answer, call_in};
 pub use binaries::{bank, from_setup, holdfast, journal_load, odd, target};
 pub use bridge::Bridge;
+pub use browser::{Browser, Look};
 pub use desk::Desk;
 pub use http::{Connection, Head, Response};
 pub use patience::{PATIENCE, eventually, eventually_some};

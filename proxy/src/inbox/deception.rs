@@ -1,6 +1,6 @@
 //! What an approver has to be warned about: characters that deceive, words of mixed scripts, hosts that only look right.
 
-use super::visible::is_deceptive;
+use super::visible::{Unseen, is_mark};
 
 /// One kind of deception, found at least once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,8 @@ pub(crate) struct Warning {
 /// Everything in `text` that may make it look like something else, one entry for each kind.
 pub(crate) fn warnings(text: &str) -> Vec<Warning> {
     let mut found = Found::default();
-    for c in text.chars().filter(|c| is_deceptive(*c)) {
+    let mut unseen = Unseen::default();
+    for c in text.chars().filter(|c| unseen.hides(*c)) {
         found.note(kind(c), || format!("U+{:04X}", u32::from(c)));
     }
     for (_, word) in mixed_words(text) {
@@ -42,6 +43,7 @@ pub(crate) fn kind(c: char) -> &'static str {
             "text-reordering character"
         }
         '\u{e0000}'..='\u{e0fff}' => "invisible tag character",
+        _ if is_mark(c) && c != '\u{34f}' => "stacked combining mark",
         _ if c.is_control() => "control character",
         _ if c.is_whitespace() => "unusual space",
         _ => "invisible character",
@@ -111,28 +113,32 @@ fn is_mixed(word: &str) -> bool {
     first == Script::Styled || scripts.any(|other| other != first)
 }
 
-/// The authorities of all URLs in `text`, and every other name in punycode.
+/// The authorities of all URLs in `text`, and every other name in punycode. Goes through `text` once: it may be long.
 fn hosts(text: &str) -> impl Iterator<Item = &str> {
     let by_url = text.match_indices("://").map(|(at, found)| {
-        let rest = &text[at + found.len()..];
-        &rest[..rest.find(ends_host).unwrap_or(rest.len())]
+        let start = at + found.len();
+        let rest = &text[start..];
+        start..start + rest.find(ends_host).unwrap_or(rest.len())
     });
-    let bare = text.split(|c| ends_host(c) || c == '@').filter(|word| {
+    let mut passed = by_url.clone().peekable();
+    let bare = text.split(|c| ends_host(c) || c == '@').filter(move |word| {
         let mut labels = word.split('.');
-        !is_after_scheme(text, word) && labels.any(|label| label.to_ascii_lowercase().starts_with("xn--"))
+        if !labels.any(is_punycode) {
+            return false;
+        }
+        let at = word.as_ptr() as usize - text.as_ptr() as usize;
+        while passed.next_if(|url| url.end < at).is_some() {}
+        passed.peek().is_none_or(|url| at < url.start)
     });
-    by_url.chain(bare)
+    by_url.map(|url| &text[url]).chain(bare)
+}
+
+fn is_punycode(label: &str) -> bool {
+    label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--"))
 }
 
 fn ends_host(c: char) -> bool {
     c.is_whitespace() || "/?#\\\"'<>()[]{},;`|".contains(c)
-}
-
-/// Whether `part`, a slice of `text`, stands where the authority of a URL does.
-fn is_after_scheme(text: &str, part: &str) -> bool {
-    let at = part.as_ptr() as usize - text.as_ptr() as usize;
-    let authority = text[..at].rfind("://").map(|scheme| &text[scheme + 3..at]);
-    authority.is_some_and(|between| !between.contains(ends_host))
 }
 
 fn suspicion(authority: &str) -> Option<&'static str> {
@@ -140,7 +146,7 @@ fn suspicion(authority: &str) -> Option<&'static str> {
     if host.len() < authority.len() {
         return Some("misleading URL");
     }
-    if host.split('.').any(|label| label.to_ascii_lowercase().starts_with("xn--")) {
+    if host.split('.').any(is_punycode) {
         return Some("punycode host");
     }
     if host.is_ascii() { None } else { Some("non-ASCII host") }
@@ -190,6 +196,8 @@ mod tests {
         check("\u{1b}[31mred", &["control character"]);
         check(r#""\u001b[31mred""#, &["control character"]);
         check("a\u{a0}b\u{3000}c", &["unusual space"]);
+        check(&"a\u{301}".repeat(9), &[]);
+        check(&format!("a{}", "\u{301}".repeat(9)), &["stacked combining mark"]);
         check("p\u{430}ypal", &["mixed-script word"]);
         check("\u{ff50}\u{ff41}\u{ff59}", &["mixed-script word"]);
         check("\u{1d429}\u{1d41a}y", &["mixed-script word"]);
@@ -198,6 +206,18 @@ mod tests {
         check("https://xn--pypal-4ve.com/", &["punycode host"]);
         check("mail to billing@xn--pypal-4ve.com", &["punycode host"]);
         check("https://bank.example@evil.example/", &["misleading URL"]);
+        check("https://a.example/xn--b-c", &["punycode host"]);
+        check("https://me@xn--a.example/", &["misleading URL"]);
+    }
+
+    #[test]
+    fn long_texts_are_gone_through_once() {
+        let begun = std::time::Instant::now();
+        for part in [" ", "a ", "xn--a ", "https://xn--a ", "://@", "\\", "\u{301}", "\u{430}a"] {
+            warnings(&part.repeat(300_000));
+        }
+        // By pairs of places it would be days.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bridge;
+mod browser;
 mod calls;
 mod chaos;
 mod cli;

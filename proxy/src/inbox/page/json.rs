@@ -7,7 +7,7 @@ use std::fmt::Write;
 use maud::{Markup, PreEscaped, html};
 
 use super::{
-    super::visible::is_deceptive,
+    super::visible::Unseen,
     text::{bytes, counted, grouped, push_shown},
 };
 
@@ -56,8 +56,9 @@ pub(super) fn laid_out(text: &str) -> Markup {
 /// The same JSON with what deceives in its strings as JSON's own escapes, for fields in which it is changed.
 pub(super) fn editable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut unseen = Unseen::default();
     for c in text.chars() {
-        if is_deceptive(c) && !matches!(c, '\n' | '\r' | '\t') {
+        if unseen.hides(c) && !matches!(c, '\n' | '\r' | '\t') {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(out, "\\u{unit:04x}");
             }

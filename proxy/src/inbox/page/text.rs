@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::super::{
     deception::{self, Warning},
-    visible::is_deceptive,
+    visible::Unseen,
 };
 
 /// Runs of spaces longer than this are counted instead of shown: they push things out of sight.
@@ -34,6 +34,7 @@ pub(super) fn push_shown(out: &mut String, text: &str) {
 
 fn push_chars(out: &mut String, text: &str) {
     let mut rest = text;
+    let mut unseen = Unseen::default();
     while let Some(c) = rest.chars().next() {
         let spaces = rest.len() - rest.trim_start_matches(' ').len();
         if spaces > LONGEST_RUN {
@@ -43,7 +44,7 @@ fn push_chars(out: &mut String, text: &str) {
             continue;
         }
         match c {
-            _ if is_deceptive(c) => {
+            _ if unseen.hides(c) => {
                 let code = u32::from(c);
                 let _ = write!(
                     out,
