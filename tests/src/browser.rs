@@ -28,14 +28,19 @@ use crate::{
 /// Browsers at a time: each is half a dozen processes, and the other stories go on beside them.
 const MOST: usize = 2;
 
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 14] = [
     "--headless",
+    // All pages are ours, and a sandbox needs rights that root and containers do not have.
+    "--no-sandbox",
+    "--disable-breakpad",
+    "--disable-crash-reporter",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-extensions",
     "--disable-dev-shm-usage",
     // No animation, no layout that is still on its way.
     "--force-prefers-reduced-motion",
@@ -98,9 +103,6 @@ impl Browser {
         for flag in FLAGS {
             wanted.add_arg(flag)?;
         }
-        if nix::unistd::geteuid().is_root() {
-            wanted.add_arg("--no-sandbox")?;
-        }
         wanted.add_arg(&format!("--user-data-dir={}", self.directory.path().join("profile").display()))?;
         wanted.set_binary(program("chromium").to_str().expect("a path of this system is UTF-8"))?;
         // A dialog that nobody asked for is to stay until a story has seen it.
@@ -114,6 +116,8 @@ impl Browser {
     #[track_caller]
     pub fn go(&self, address: &str) {
         self.run(self.driver().goto(address)).unwrap_or_else(|error| panic!("{address}: {error}"));
+        // On a busy machine the driver says so a little early.
+        self.wait_until("document.readyState === 'complete'");
     }
 
     /// Goes to a path of the inbox.

@@ -30,9 +30,11 @@ pub(super) fn decide(known: &Known, hold: &HoldDetail, session: &Session, back: 
     let name = format!("{} {}", visible(&known.summary.tool), short(id));
     html! {
         div.decide {
-            form.approve method="post" action={ "/calls/" (id) "/approve" } {
-                (hidden(hold, session, back))
-                button.primary type="submit" aria-label={ "Approve " (name) } { "Approve" }
+            @if !hold.votes.iter().any(|vote| vote.by.name == session.by.name) {
+                form.approve method="post" action={ "/calls/" (id) "/approve" } {
+                    (hidden(hold, session, back))
+                    button.primary type="submit" aria-label={ "Approve " (name) } { "Approve" }
+                }
             }
             details.reject data-key="reject" {
                 summary aria-label={ "Reject " (name) } { "Reject…" }

@@ -113,7 +113,7 @@ const INJECTED: &str = r#"(() => {
         if (/^(href|src|action|xlink:href)$/.test(name) && !/^(\/(?!\/)|#|\?)/.test(value)) found.push(name + '=' + value);
     }
     if (document.querySelectorAll('script').length !== 1) found.push('scripts');
-    if (document.querySelectorAll('main, [role=main]').length !== 1) found.push('mains');
+    if (document.querySelectorAll('main, [role=main]').length !== 1) found.push('mains in ' + document.documentElement.outerHTML.slice(0, 2000));
     return found;
 })()"#;
 

@@ -98,6 +98,12 @@ const TOO_WIDE: &str = "document.documentElement.scrollWidth <= innerWidth ? [] 
     [...document.querySelectorAll('body *')].filter(node => node.getBoundingClientRect().right > innerWidth + 1)
         .map(node => node.outerHTML.slice(0, 160)).slice(0, 5)";
 
+/// Boxes with more in them than they show; only the exact text, which is unfolded by hand, may be one.
+const CUT_OFF: &str = "[...document.querySelectorAll('.card :not(.raw)')]
+    .filter(node => /auto|scroll|hidden/.test(getComputedStyle(node).overflowY) && node.scrollHeight > node.clientHeight + 1)
+    .filter(node => node.clientHeight > 0 && node.nodeName !== 'TEXTAREA')
+    .map(node => node.outerHTML.slice(0, 160))";
+
 /// What is too small for a thumb: buttons, and what is ticked or unfolded.
 const TOO_SMALL: &str = "[...document.querySelectorAll('button, summary, a.button, select')]
     .filter(node => { const { width, height } = node.getBoundingClientRect(); return width > 0 && (height < 24 || width < 24); })
@@ -136,7 +142,7 @@ fn every_view_is_for_everybody() {
             let at = format!("{name}-{look:?}");
             browser.visit(&day.served, path);
             browser.shoot(&at);
-            wrong.extend(found(&browser, &at, &CHECKS[..1]));
+            wrong.extend(found(&browser, &at, &CHECKS[..2]));
             // With everything unfolded it has to fit, too.
             browser.script("for (const fold of document.querySelectorAll('details')) fold.open = true", &[]);
             browser.shoot(&format!("{at}-open"));
@@ -159,8 +165,13 @@ fn every_view_is_for_everybody() {
 }
 
 const LOOKS: [Look; 3] = [Look::Desk, Look::Phone, Look::NightPhone];
-const CHECKS: [(&str, &str); 4] =
-    [("too wide", TOO_WIDE), ("nameless", NAMELESS), ("too small", TOO_SMALL), ("too faint", TOO_FAINT)];
+const CHECKS: [(&str, &str); 5] = [
+    ("too wide", TOO_WIDE),
+    ("cut off", CUT_OFF),
+    ("nameless", NAMELESS),
+    ("too small", TOO_SMALL),
+    ("too faint", TOO_FAINT),
+];
 
 fn found(browser: &Browser, at: &str, checks: &[(&str, &str)]) -> Vec<String> {
     let all = checks.iter().flat_map(|(what, check)| {
