@@ -1,5 +1,6 @@
 //! Stories end to end: the real binaries, through the doors that users have.
 
+mod api_fuzz;
 mod bad_input;
 mod bridge;
 mod browser;
