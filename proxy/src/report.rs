@@ -430,6 +430,7 @@ const PAGES: &[(&str, &str)] = pages![
     "running",
     "shutting-down",
     "tool-quarantined",
+    "too-many-guesses",
     "unauthorized",
     "unknown-server",
     "unknown-tool",

@@ -1,9 +1,13 @@
 //! Who may use the API: the right host and origin, then an operator's token.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -104,7 +108,11 @@ pub(super) async fn authenticate<D: Send + Sync + 'static>(
     next: Next,
 ) -> Response {
     let Some(token) = bearer(request.headers()) else { return unauthorized() };
-    let hash = hash(token);
+    let (from, hash) = (peer(&request), hash(token));
+    let guesses = &inbox.page.guesses;
+    if let Some(left) = guesses.must_wait(from).filter(|_| !guesses.knows(from, hash)) {
+        return too_many_guesses(left);
+    }
     let Some(operator) = whose(&inbox.operators, &hash, |operator| &operator.token_sha256) else {
         if whose(&inbox.agents, &hash, |agent| &agent.token_sha256).is_some() {
             let report =
@@ -112,8 +120,14 @@ pub(super) async fn authenticate<D: Send + Sync + 'static>(
                     .hint("Tell the user that an operator has to do it.");
             return problem(StatusCode::FORBIDDEN, &report);
         }
+        if !token.is_empty() {
+            guesses.wrong(from);
+            let from = from.map(tracing::field::display);
+            tracing::warn!(from, "a wrong token was given at the inbox's API");
+        }
         return unauthorized();
     };
+    guesses.right(from, hash);
     let signed = Signed {
         by: decider(operator, request.headers()),
         role: operator.role,
@@ -121,6 +135,11 @@ pub(super) async fn authenticate<D: Send + Sync + 'static>(
     };
     request.extensions_mut().insert(signed);
     next.run(request).await
+}
+
+/// The address at the other end of the connection.
+pub(super) fn peer(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
 }
 
 /// SHA-256 of a token.
@@ -142,6 +161,15 @@ fn decider(operator: &Operator, headers: &HeaderMap) -> Decider {
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let via = if agent.is_some_and(|agent| agent.starts_with("holdfast-cli/")) { "cli" } else { "api" };
     Decider { name: operator.name.clone(), groups: operator.groups.clone(), via: via.to_owned() }
+}
+
+fn too_many_guesses(left: Duration) -> Response {
+    let seconds = left.as_secs() + 1;
+    let report = Report::new("too-many-guesses", "too many wrong tokens came from your address")
+        .hint(format!("Try again in {seconds} s, with the right one."));
+    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, &report);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 fn unauthorized() -> Response {

@@ -301,6 +301,33 @@ async fn requests_without_a_bearer_token_are_told_how() {
 }
 
 #[tokio::test]
+async fn tokens_cannot_be_guessed_fast() {
+    let office = office(Ok(State::Approved));
+    assert_eq!(office.get("/api/v1/calls").await.status, 200);
+    let ask = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        office.send(Method::GET, "/api/v1/calls", &[("authorization", &bearer)], "").await
+    };
+    for n in 0..10 {
+        assert_eq!(ask(&format!("guess-{n}")).await.status, 401, "{n}");
+    }
+    for token in ["guess-10", ADMIN, AGENT] {
+        let heard = ask(token).await;
+        assert_eq!(
+            (heard.status.as_u16(), &heard.body["code"]),
+            (429, &json!("too-many-guesses")),
+            "{token}"
+        );
+        let after: u64 = heard.headers[header::RETRY_AFTER].to_str().expect("text").parse().expect("seconds");
+        assert!((1..=60).contains(&after), "{after}");
+    }
+    // This one was here before.
+    assert_eq!(ask(VIEWER).await.status, 200);
+    let heard = office.send(Method::GET, "/api/v1/calls", &[], "").await;
+    assert_eq!(heard.status, 401, "who shows nothing guesses nothing");
+}
+
+#[tokio::test]
 async fn other_hosts_and_origins_reach_nothing() {
     let office = office(Ok(State::Approved));
     let bearer = format!("Bearer {ADMIN}");

@@ -1,14 +1,11 @@
 //! Signing in and out: by an operator's token, or by a link that works once. Looking at the link does nothing.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use axum::{
     Extension,
     body::Body,
-    extract::{ConnectInfo, Path, Query, State},
+    extract::{Path, Query, State},
     http::{HeaderMap, HeaderValue, Request, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
@@ -83,7 +80,7 @@ pub(super) fn ask<D>(
 
 /// `POST /login`
 pub(super) async fn submit<D: Desk>(State(inbox): State<Arc<Inbox<D>>>, request: Request<Body>) -> Response {
-    let from = peer(&request);
+    let from = access::peer(&request);
     let headers = request.headers().clone();
     let refuse = |said: &str, status| ask(&inbox, &headers, "/", Some(said), status);
     let fields = match read(&inbox, request).await {
@@ -187,10 +184,6 @@ fn visitor(headers: &HeaderMap) -> String {
 /// What the login form shown to `visitor` carries. Of fixed length, so nothing can be appended to it.
 fn seal<D>(inbox: &Inbox<D>, visitor: &str) -> String {
     hash_fields("holdfast/visitor", &[&inbox.page.key, visitor.as_bytes()]).to_string()
-}
-
-fn peer(request: &Request<Body>) -> Option<IpAddr> {
-    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
 }
 
 fn welcome(headers: &HeaderMap, title: &str, body: &Markup, visitor: &str, status: StatusCode) -> Response {

@@ -52,7 +52,8 @@ use super::{Inbox, desk::Desk, events, live::Live};
 pub(crate) struct Page {
     sessions: Sessions,
     links: Links,
-    guesses: Guesses,
+    /// Who has guessed how often.
+    pub(super) guesses: Guesses,
     /// Seals login forms.
     key: [u8; 32],
     /// Who is told when something changes, here and through the API.
