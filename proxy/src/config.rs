@@ -10,6 +10,7 @@ mod intake;
 mod listen;
 mod notify;
 mod people;
+mod proxy;
 mod servers;
 mod store;
 
@@ -27,6 +28,7 @@ pub(crate) use self::{
     listen::Listen,
     notify::{Reach, Secret, SinkConfig, Way},
     people::{Agent, Operator, Role},
+    proxy::TrustedProxy,
     servers::{ServerConfig, Share, Transport},
     store::{Place, StoreConfig},
 };
@@ -36,6 +38,8 @@ pub(crate) use self::{
 pub(crate) struct Config {
     /// Where to listen.
     pub(crate) listen: Listen,
+    /// Who stands before the inbox and is believed.
+    pub(crate) trusted_proxy: Option<TrustedProxy>,
     /// The journal.
     pub(crate) store: StoreConfig,
     /// Who may call; without any, everybody on this machine is `local`.
@@ -131,7 +135,7 @@ fn read_document(
     }
     let operators = people::operators(&root);
     let agents = people::agents(&root, &operators);
-    let listen = listen::read(&root);
+    let (listen, trusted_proxy) = listen::read(&root).unzip();
     let store = store::read(&root, base);
     let intake = intake::read(&root);
     let servers = servers::read(
@@ -148,6 +152,7 @@ fn read_document(
     }
     Some(Config {
         listen: listen?,
+        trusted_proxy: trusted_proxy.flatten(),
         store: store?,
         agents,
         operators,

@@ -254,7 +254,8 @@ fn door(
         max_depth: config.intake.max_depth,
         guard: Guard::new(config.listen.inbox, if made.is_some() { Tokens::None } else { Tokens::Required })
             .with_pages()
-            .known_as(config.listen.inbox_host()),
+            .known_as(config.listen.inbox_host())
+            .behind(config.trusted_proxy.clone()),
         readiness: readiness.clone(),
         policy: config.policy.clone(),
         notifications,

@@ -7,6 +7,8 @@ use reqwest::Url;
 
 use super::servers::is_loopback;
 
+use super::proxy::{self, TrustedProxy};
+
 /// Where to listen; port 0 lets the kernel choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
@@ -47,12 +49,13 @@ impl Default for Listen {
 }
 
 /// `None` where an address is missing its meaning; the problem is recorded.
-pub(super) fn read(root: &Section<'_>) -> Option<Listen> {
+pub(super) fn read(root: &Section<'_>) -> Option<(Listen, Option<TrustedProxy>)> {
     let mut listen = Listen::default();
-    let Some(section) = root.section("listen") else { return Some(listen) };
+    let Some(section) = root.section("listen") else { return Some((listen, None)) };
     let mcp = address(&section, "mcp", &mut listen.mcp);
     let inbox = address(&section, "inbox", &mut listen.inbox);
     listen.inbox_url = inbox_url(&section);
+    let trusted_proxy = proxy::read(&section, root);
     section.finish();
     mcp?;
     inbox?;
@@ -81,7 +84,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Listen> {
             "write [operators.NAME] with token = \"${VAR}\", or listen on 127.0.0.1",
         );
     }
-    Some(listen)
+    Some((listen, trusted_proxy))
 }
 
 /// Links lead there, and they end up in chats and mails: no credential may stand in them.

@@ -4,6 +4,8 @@ use holdfast_policy::Section;
 use holdfast_store::Hash32;
 use sha2::{Digest as _, Sha256};
 
+use super::proxy;
+
 /// Who may call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Agent {
@@ -20,8 +22,8 @@ pub(crate) struct Agent {
 pub(crate) struct Operator {
     /// The name that decisions carry.
     pub(crate) name: String,
-    /// SHA-256 of the token.
-    pub(crate) token_sha256: [u8; 32],
+    /// SHA-256 of the token; none where only a trusted proxy can tell who it is.
+    pub(crate) token_sha256: Option<[u8; 32]>,
     /// Groups that gates can name.
     pub(crate) groups: Vec<String>,
     /// What the operator may do.
@@ -59,18 +61,27 @@ const SHORT_TOKEN: usize = 16;
 
 pub(super) fn operators(root: &Section<'_>) -> Vec<Operator> {
     let mut operators: Vec<Operator> = Vec::new();
+    let introduced = proxy::names_operators(root);
     for (name, section) in root.named("operators") {
-        let token = token(&section, &name);
+        let needless = introduced && !section.has("token") && !section.has("token_sha256");
+        let token = if needless {
+            check_name(&section, &name);
+            None
+        } else {
+            token(&section, &name)
+        };
         let groups = section.strings("groups").unwrap_or_default();
         let role = section.one_of("role", &ROLES).unwrap_or(Role::Approver);
         let break_glass = section.boolean("break_glass").unwrap_or(false);
         section.finish();
-        let Some(token_sha256) = token else { continue };
-        let same = operators.iter().find(|other| other.token_sha256 == token_sha256);
+        if token.is_none() && !needless {
+            continue;
+        }
+        let same = operators.iter().find(|other| token.is_some() && other.token_sha256 == token);
         if let Some(same) = same {
             refuse_shared(&section, &format!("operator `{}`", same.name));
         }
-        operators.push(Operator { name, token_sha256, groups, role, break_glass });
+        operators.push(Operator { name, token_sha256: token, groups, role, break_glass });
     }
     operators
 }
@@ -92,7 +103,7 @@ pub(super) fn agents(root: &Section<'_>, operators: &[Operator]) -> Vec<Agent> {
             );
         }
         let Some(token_sha256) = token else { continue };
-        if let Some(same) = operators.iter().find(|other| other.token_sha256 == token_sha256) {
+        if let Some(same) = operators.iter().find(|other| other.token_sha256 == Some(token_sha256)) {
             // An agent with an operator's token could approve its own calls.
             refuse_shared(&section, &format!("operator `{}`", same.name));
         } else if let Some(same) = agents.iter().find(|other| other.token_sha256 == token_sha256) {

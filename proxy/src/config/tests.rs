@@ -47,7 +47,7 @@ fn the_reference_loads_whole() {
     )
     .expect("writable");
     let vars = |name: &str| match name {
-        "HOLDFAST_AGENT_TOKEN" | "HOLDFAST_ANA_TOKEN" | "SEARCH_TOKEN" => {
+        "HOLDFAST_AGENT_TOKEN" | "HOLDFAST_ANA_TOKEN" | "HOLDFAST_PROXY_SECRET" | "SEARCH_TOKEN" => {
             Some(format!("{name}-of-some-length"))
         }
         "PAGER_SECRET" => Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
@@ -172,6 +172,39 @@ fn people() {
     check("[operators.a]\ntoken = '${TOKEN}'\nrole = 'boss'", 4, "does not know this word");
     check_warning("[agents.a]\ntoken = 'short'", 3, "only 5 characters");
     check_warning("[agents.a]\ntoken = '${TOKEN}'\nowner = 'bob'", 4, "`bob` is no operator");
+}
+
+#[test]
+fn whom_the_inbox_believes() {
+    let table = "[operators.ana]\n[listen.trusted_proxy]\nfrom = ['10.0.0.5']\nsecret = '${TOKEN}'\n";
+    let (config, warnings) =
+        read(&format!("version = 1\n{table}user_header = 'X-Forwarded-User'")).expect("valid");
+    assert_eq!((warnings.len(), config.operators[0].token_sha256), (0, None), "{warnings:?}");
+    assert!(read("version = 1").expect("valid").0.trusted_proxy.is_none());
+
+    check(table, 2, "`operators.ana` has no token");
+    let check = |line: usize, keys: &str, message: &str| {
+        check(
+            &format!("[operators.ana]\ntoken = '${{TOKEN}}'\n[listen.trusted_proxy]\n{keys}"),
+            line,
+            message,
+        );
+    };
+    let secret = "secret = '${OTHER}'\n";
+    check(4, secret, "where the proxy connects from");
+    check(4, "from = ['127.0.0.1']", "every program there, an agent too");
+    check(6, &format!("{secret}from = ['0.0.0.0/0']"), "has strangers in it");
+    check(6, &format!("{secret}from = ['10.0.0.5', '::/0']"), "has strangers in it");
+    check(6, &format!("{secret}from = ['proxy.example']"), "is no network");
+    check(6, "from = ['10.0.0.5']\nsecret = 'short'", "shorter than 16");
+    check(7, &format!("{secret}from = ['::1']\nuser_header = 'Host'"), "user_header");
+    check(7, &format!("{secret}from = ['::1']\nuser_headers = 'X-User'"), "user_headers");
+}
+
+#[test]
+fn the_proxy_can_only_name_operators() {
+    let table = "[listen.trusted_proxy]\nfrom = ['10.0.0.5']\nsecret = '${TOKEN}'\nuser_header = 'X-User'";
+    check(table, 5, "there are none");
 }
 
 #[test]

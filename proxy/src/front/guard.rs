@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use hyper::{HeaderMap, Uri, header};
 
+use crate::config::TrustedProxy;
+
 /// The checks of one listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
@@ -12,6 +14,16 @@ pub(crate) struct Guard {
     alias: Option<String>,
     tokens: Tokens,
     pages: Pages,
+    proxy: Option<TrustedProxy>,
+}
+
+/// How a request came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// From whoever sent it.
+    Straight,
+    /// Through the trusted proxy, which answers for the name that it was asked by.
+    ByProxy,
 }
 
 /// Whether the listener serves pages, which send requests to where they come from.
@@ -33,7 +45,7 @@ pub(crate) enum Tokens {
 impl Guard {
     /// The guard of a listener that was configured to be at `configured`.
     pub(crate) fn new(configured: SocketAddr, tokens: Tokens) -> Self {
-        Self { configured, alias: None, tokens, pages: Pages::None }
+        Self { configured, alias: None, tokens, pages: Pages::None, proxy: None }
     }
 
     /// Pages of this very listener may send requests to it, by whatever allowed name they were asked for.
@@ -48,11 +60,22 @@ impl Guard {
         Self { alias, ..self }
     }
 
+    /// This proxy is believed.
+    #[must_use]
+    pub(crate) fn behind(self, proxy: Option<TrustedProxy>) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// The proxy that is believed.
+    pub(crate) fn proxy(&self) -> Option<&TrustedProxy> {
+        self.proxy.as_ref()
+    }
+
     /// Checks `Host` (or the authority of an absolute request target) and `Origin`.
     ///
     /// # Errors
     /// What is not allowed, in words for the sender.
-    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
+    pub(crate) fn check(&self, came: Came, uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = match (uri.authority(), hosts.next()) {
             (Some(authority), _) => authority.as_str(),
@@ -62,12 +85,14 @@ impl Guard {
         if hosts.next().is_some() {
             return Err("the Host header stands twice".to_owned());
         }
-        if !self.host_is_ours(host) {
+        if came == Came::Straight && !self.host_is_ours(host) {
             return Err(format!("Host {host:?} is not this server (listen is {})", self.configured));
         }
         for origin in headers.get_all(header::ORIGIN) {
             let own = |origin: &str| self.pages == Pages::Own && origin_is(origin, host);
-            if !origin.to_str().is_ok_and(|origin| origin_is_local(origin) || own(origin)) {
+            // Through the proxy people are signed in without a token of ours, so other pages of their machines are strangers.
+            let local = |origin: &str| came == Came::Straight && origin_is_local(origin);
+            if !origin.to_str().is_ok_and(|origin| local(origin) || own(origin)) {
                 return Err("requests from web pages of other origins are not served".to_owned());
             }
         }
@@ -128,7 +153,7 @@ mod tests {
             headers.insert(header::ORIGIN, origin.parse().expect("a header value"));
         }
         let guard = Guard::new(listen.parse().expect("an address"), tokens);
-        guard.check(&Uri::from_static("/mcp"), &headers).is_ok()
+        guard.check(Came::Straight, &Uri::from_static("/mcp"), &headers).is_ok()
     }
 
     #[test]
@@ -165,7 +190,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().expect("a header value"));
             headers.insert(header::ORIGIN, origin.parse().expect("a header value"));
-            guard.check(&Uri::from_static("/"), &headers).is_ok()
+            guard.check(Came::Straight, &Uri::from_static("/"), &headers).is_ok()
         };
         assert!(!check(&guard, "holdfast.example", "https://holdfast.example"));
         let guard = guard.known_as(Some("holdfast.example".to_owned()));
@@ -198,7 +223,11 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, header::HeaderValue::from_static("192.168.1.5:7412"));
             headers.insert(header::ORIGIN, header::HeaderValue::from_static(origin));
-            assert_eq!(guard.check(&Uri::from_static("/"), &headers).is_ok(), expected, "{origin}");
+            assert_eq!(
+                guard.check(Came::Straight, &Uri::from_static("/"), &headers).is_ok(),
+                expected,
+                "{origin}"
+            );
         };
         check(&guard, "http://192.168.1.5:7412", false);
         let guard = guard.with_pages();
@@ -212,10 +241,14 @@ mod tests {
     fn a_missing_or_doubled_host_is_refused() {
         let guard = Guard::new("127.0.0.1:1".parse().expect("an address"), Tokens::None);
         let mut headers = HeaderMap::new();
-        assert!(guard.check(&Uri::from_static("/mcp"), &headers).is_err());
+        assert!(guard.check(Came::Straight, &Uri::from_static("/mcp"), &headers).is_err());
         headers.append(header::HOST, "localhost".parse().expect("a header value"));
         headers.append(header::HOST, "evil.example".parse().expect("a header value"));
-        assert!(guard.check(&Uri::from_static("/mcp"), &headers).is_err());
-        assert!(guard.check(&Uri::from_static("http://evil.example/mcp"), &HeaderMap::new()).is_err());
+        assert!(guard.check(Came::Straight, &Uri::from_static("/mcp"), &headers).is_err());
+        assert!(
+            guard
+                .check(Came::Straight, &Uri::from_static("http://evil.example/mcp"), &HeaderMap::new())
+                .is_err()
+        );
     }
 }

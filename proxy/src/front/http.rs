@@ -17,6 +17,7 @@ use super::{
     body::{self, Outgoing},
     call::{self, Asked, Cancellable},
     era::{self, Carrier, Era},
+    guard::Came,
     listen::Link,
     offer,
     problem::Problem,
@@ -73,7 +74,7 @@ pub(super) async fn handle(
     link: &Arc<Link>,
     request: Request<Incoming>,
 ) -> Response<Outgoing> {
-    if let Err(message) = front.guard.check(request.uri(), request.headers()) {
+    if let Err(message) = front.guard.check(Came::Straight, request.uri(), request.headers()) {
         return refuse(
             "null",
             &Problem::new(StatusCode::FORBIDDEN, wire::INVALID_REQUEST, "forbidden", message),

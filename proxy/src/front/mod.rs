@@ -46,7 +46,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use guard::{Guard, Tokens};
+pub(crate) use guard::{Came, Guard, Tokens};
 pub(crate) use listen::{Link, Reception, serve};
 pub(crate) use patience::{Broken, Patient};
 pub(crate) use splice::one_line;

@@ -16,7 +16,12 @@ use holdfast_store::Decider;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Inbox, api::problem, failure::Failure};
+use super::{
+    Inbox,
+    api::problem,
+    failure::Failure,
+    proxied::{self, Introduced},
+};
 use crate::{
     config::{Operator, Role},
     report::Report,
@@ -72,10 +77,12 @@ pub(super) fn may_break_glass(name: &str, may: bool, why: &str) -> Result<(), Re
 /// Checks `Host` and `Origin` of every request, and puts the security headers on every response.
 pub(super) async fn guard<D: Send + Sync + 'static>(
     State(inbox): State<Arc<Inbox<D>>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    let mut response = match inbox.guard.check(request.uri(), request.headers()) {
+    let came = proxied::came(inbox.guard.proxy(), &inbox.operators, &mut request);
+    let checked = came.and_then(|came| inbox.guard.check(came, request.uri(), request.headers()));
+    let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(why) => {
             let report = Report::forbidden(why).hint("Use the address that `holdfast serve` prints.");
@@ -107,14 +114,20 @@ pub(super) async fn authenticate<D: Send + Sync + 'static>(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if let Some(Introduced(operator)) = request.extensions().get::<Introduced>() {
+        let by = Decider { via: proxied::API.to_owned(), ..decider(operator, request.headers()) };
+        let signed = Signed { by, role: operator.role, break_glass: operator.break_glass };
+        request.extensions_mut().insert(signed);
+        return next.run(request).await;
+    }
     let Some(token) = bearer(request.headers()) else { return unauthorized() };
     let (from, hash) = (peer(&request), hash(token));
     let guesses = &inbox.page.guesses;
     if let Some(left) = guesses.must_wait(from).filter(|_| !guesses.knows(from, hash)) {
         return too_many_guesses(left);
     }
-    let Some(operator) = whose(&inbox.operators, &hash, |operator| &operator.token_sha256) else {
-        if whose(&inbox.agents, &hash, |agent| &agent.token_sha256).is_some() {
+    let Some(operator) = whose(&inbox.operators, &hash, |operator| operator.token_sha256.as_ref()) else {
+        if whose(&inbox.agents, &hash, |agent| Some(&agent.token_sha256)).is_some() {
             let report =
                 Report::forbidden("this is an agent's token: agents do not use the inbox and never decide")
                     .hint("Tell the user that an operator has to do it.");
@@ -148,8 +161,13 @@ pub(super) fn hash(token: &str) -> [u8; 32] {
 }
 
 /// Compares with everybody's, each in constant time, whether or not one was found before.
-pub(super) fn whose<'a, T>(people: &'a [T], hash: &[u8; 32], of: impl Fn(&T) -> &[u8; 32]) -> Option<&'a T> {
-    people.iter().fold(None, |found, one| if bool::from(of(one).ct_eq(hash)) { Some(one) } else { found })
+pub(super) fn whose<'a, T>(
+    people: &'a [T],
+    hash: &[u8; 32],
+    of: impl Fn(&T) -> Option<&[u8; 32]>,
+) -> Option<&'a T> {
+    let is_its = |one: &T| of(one).is_some_and(|own| own.ct_eq(hash).into());
+    people.iter().fold(None, |found, one| if is_its(one) { Some(one) } else { found })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

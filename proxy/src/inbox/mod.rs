@@ -15,6 +15,7 @@ pub(crate) mod ids;
 mod live;
 mod openapi;
 mod page;
+mod proxied;
 mod ready;
 pub(crate) mod register;
 mod routes;
@@ -67,7 +68,7 @@ pub(crate) fn operators(configured: &[Operator], made: Option<&str>) -> Vec<Oper
     match made {
         Some(token) if configured.is_empty() => vec![Operator {
             name: "local".to_owned(),
-            token_sha256: access::hash(token),
+            token_sha256: Some(access::hash(token)),
             groups: Vec::new(),
             role: Role::Admin,
             break_glass: false,

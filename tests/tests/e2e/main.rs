@@ -26,3 +26,4 @@ mod servers;
 mod surfaces;
 mod tour;
 mod trust;
+mod trusted_proxy;

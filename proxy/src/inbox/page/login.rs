@@ -96,11 +96,12 @@ pub(super) async fn submit<D: Desk>(State(inbox): State<Arc<Inbox<D>>>, request:
         return response;
     }
     let hash = access::hash(fields.get("token").trim());
-    if let Some(operator) = access::whose(&inbox.operators, &hash, |operator| &operator.token_sha256) {
+    if let Some(operator) = access::whose(&inbox.operators, &hash, |operator| operator.token_sha256.as_ref())
+    {
         return signed_in(&inbox, &headers, operator, &next);
     }
     inbox.page.guesses.wrong(from);
-    let is_agents = access::whose(&inbox.agents, &hash, |agent| &agent.token_sha256).is_some();
+    let is_agents = access::whose(&inbox.agents, &hash, |agent| Some(&agent.token_sha256)).is_some();
     let said = if is_agents {
         "This is an agent’s token. Agents do not use the inbox and never decide."
     } else {

@@ -11,6 +11,7 @@ use std::{
 use axum::http::{HeaderMap, HeaderValue, header};
 use holdfast_store::{Decider, Hash32, hash_fields};
 
+use super::super::proxied;
 use crate::{
     address::random_token,
     config::{Operator, Role},
@@ -70,22 +71,24 @@ impl Sessions {
     pub(super) fn begin(&self, operator: &Operator) -> String {
         let cookie = random_token();
         let now = Instant::now();
-        let kept = Kept {
-            operator: operator.name.clone(),
-            csrf: random_token(),
-            begun: now,
-            used: now,
-            flashes: VecDeque::new(),
-        };
         let mut all = self.lock();
-        all.retain(|_, kept| kept.is_alive(now));
-        if all.len() >= MOST
-            && let Some(oldest) = all.iter().min_by_key(|(_, kept)| kept.used).map(|(id, _)| *id)
-        {
-            all.remove(&oldest);
-        }
-        all.insert(id_of(&cookie), kept);
+        make_room(&mut all, now);
+        all.insert(id_of(&cookie), Kept::of(operator, now));
         cookie
+    }
+
+    /// The session of somebody whom the trusted proxy names. It has no cookie, so it cannot outlive what the proxy says.
+    pub(super) fn introduced(&self, operator: &Operator) -> Session {
+        let id = hash_fields("holdfast/introduced", &[operator.name.as_bytes()]);
+        let now = Instant::now();
+        let mut all = self.lock();
+        if !all.get(&id).is_some_and(|kept| kept.is_alive(now)) {
+            make_room(&mut all, now);
+            all.insert(id, Kept::of(operator, now));
+        }
+        let kept = all.get_mut(&id).expect("it was put there");
+        kept.used = now;
+        session(id, kept, operator, proxied::INBOX)
     }
 
     /// Whose the cookie in `headers` is, as the configuration has them now.
@@ -96,15 +99,7 @@ impl Sessions {
         let kept = all.get_mut(&id).filter(|kept| kept.is_alive(now))?;
         let operator = operators.iter().find(|operator| operator.name == kept.operator)?;
         kept.used = now;
-        let by =
-            Decider { name: operator.name.clone(), groups: operator.groups.clone(), via: "inbox".to_owned() };
-        Some(Session {
-            id,
-            by,
-            role: operator.role,
-            break_glass: operator.break_glass,
-            csrf: kept.csrf.clone(),
-        })
+        Some(session(id, kept, operator, "inbox"))
     }
 
     /// Whether the session has not ended. No use of it.
@@ -139,7 +134,32 @@ impl Sessions {
     }
 }
 
+fn make_room(all: &mut HashMap<Hash32, Kept>, now: Instant) {
+    all.retain(|_, kept| kept.is_alive(now));
+    if all.len() >= MOST
+        && let Some(oldest) = all.iter().min_by_key(|(_, kept)| kept.used).map(|(id, _)| *id)
+    {
+        all.remove(&oldest);
+    }
+}
+
+fn session(id: Hash32, kept: &Kept, operator: &Operator, via: &str) -> Session {
+    let (name, groups) = (operator.name.clone(), operator.groups.clone());
+    Session {
+        id,
+        by: Decider { name, groups, via: via.to_owned() },
+        role: operator.role,
+        break_glass: operator.break_glass,
+        csrf: kept.csrf.clone(),
+    }
+}
+
 impl Kept {
+    fn of(operator: &Operator, now: Instant) -> Self {
+        let operator = operator.name.clone();
+        Self { operator, csrf: random_token(), begun: now, used: now, flashes: VecDeque::new() }
+    }
+
     fn is_alive(&self, now: Instant) -> bool {
         now.duration_since(self.used) < IDLE && now.duration_since(self.begun) < LONGEST
     }
@@ -150,7 +170,7 @@ fn id_of(cookie: &str) -> Hash32 {
     hash_fields("holdfast/session", &[cookie.as_bytes()])
 }
 
-/// Whether the browser spoke https, to whatever stands before us.
+/// Whether the browser spoke https, to whatever stands before us. Where a proxy is configured, only it can say so.
 fn is_https(headers: &HeaderMap) -> bool {
     let proto = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
     proto.is_some_and(|value| value.split(',').next().is_some_and(|first| first.trim() == "https"))

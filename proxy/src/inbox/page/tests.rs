@@ -103,7 +103,7 @@ fn desktop(journal: Memory, answer: Result<State, DecideError>) -> Desktop {
     let desk = Recorder { journal: Arc::new(journal), decided: Arc::default(), answer };
     let operator = |name: &str, token: &str, role: Role| Operator {
         name: name.into(),
-        token_sha256: access::hash(token),
+        token_sha256: Some(access::hash(token)),
         groups: vec!["finance".into()],
         role,
         break_glass: role == Role::Admin,
