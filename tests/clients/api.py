@@ -38,7 +38,7 @@ def check(path, template=None):
     return given
 
 
-for path in ["/healthz", "/readyz", "/api/v1/pending", "/api/v1/servers", "/api/v1/verify"]:
+for path in ["/healthz", "/readyz", "/api/v1/pending", "/api/v1/servers", "/api/v1/reviews", "/api/v1/verify"]:
     check(path)
 states, entries = set(), set()
 for line in check("/api/v1/calls")["calls"]:

@@ -18,6 +18,7 @@ mod page;
 mod proxied;
 mod ready;
 pub(crate) mod register;
+mod reviews;
 mod routes;
 mod strict;
 pub(crate) mod view;

@@ -24,6 +24,7 @@ use super::{
     failure::Failure,
     openapi::{self, Access, Operation, Required},
     register::{self, Act},
+    reviews,
     strict::{self, Input, Named},
 };
 
@@ -62,6 +63,8 @@ pub(super) fn all<D: Desk>() -> Vec<Route<D>> {
             .reads()
             .fails(StatusCode::CONFLICT, "Several calls have ids like that."),
         Route::get(Operators, "/api/v1/pending", "pending", "What waits for a person", api::pending).reads(),
+        Route::get(Operators, "/api/v1/reviews", "reviews", "Approvals past the gates", reviews::reviews)
+            .reads(),
         Route::get(Operators, "/api/v1/verify", "verify", "Checks the journal's chain", api::verify).reads(),
         Route::get(Operators, "/api/v1/servers", "servers", "How the servers are", api::servers),
         Route::get(Operators, "/api/v1/notifications", "notifications", "Who is told", api::notifications),

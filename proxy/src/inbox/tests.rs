@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod document;
+mod reviews;
 
 const VIEWER: &str = "viewer-token";
 const APPROVER: &str = "approver-token";

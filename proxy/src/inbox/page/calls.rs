@@ -11,7 +11,9 @@ use axum::{
     extract::{Query, State},
     response::{IntoResponse, Response},
 };
-use holdfast_store::{CallId, Entry, Filter, Journal, JournalError, Millis, State as CallState, Summary};
+use holdfast_store::{
+    CallId, Entry, Filter, Journal, JournalError, Millis, Record, State as CallState, Summary,
+};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -25,7 +27,7 @@ use super::{
 };
 use crate::{
     driver::now,
-    inbox::{Inbox, api::blocking, desk::Desk, ids::short, visible::visible},
+    inbox::{Inbox, api::blocking, desk::Desk, ids::short, reviews::broken_glass, visible::visible},
     times::{local, span},
 };
 
@@ -34,6 +36,8 @@ const PAGE: usize = 50;
 /// Calls that are looked at for one page, and for how long: a search of a long journal goes on by pages.
 const LOOKED_AT: usize = 20_000;
 const PATIENCE: Duration = Duration::from_millis(150);
+/// The choice among the states that is none: calls whose gates were passed over.
+const GLASS: &str = "glass";
 /// Characters of the arguments that a line shows.
 const GLIMPSE: usize = 96;
 
@@ -118,6 +122,7 @@ impl Wanted {
         Filter {
             states: match self.state.as_str() {
                 "open" => OPEN.to_vec(),
+                GLASS => Vec::new(),
                 name => CallState::from_name(name).into_iter().collect(),
             },
             server: given(&self.server),
@@ -181,7 +186,11 @@ fn find(journal: &dyn Journal, wanted: &Wanted, now: Millis) -> Result<Found, Jo
             if !wanted.agent.is_empty() && wanted.agent != call.principal {
                 continue;
             }
-            let arguments = arguments(journal, call.call)?;
+            let records = journal.history(call.call)?;
+            if wanted.state == GLASS && broken_glass(&records).next().is_none() {
+                continue;
+            }
+            let arguments = arguments(&records);
             if fits(&needle, call, &arguments) {
                 found.lines.push(Line { call: call.clone(), arguments });
             }
@@ -192,12 +201,11 @@ fn find(journal: &dyn Journal, wanted: &Wanted, now: Millis) -> Result<Found, Jo
     }
 }
 
-fn arguments(journal: &dyn Journal, call: CallId) -> Result<String, JournalError> {
-    let records = journal.history(call)?;
-    Ok(match records.first().map(|record| &record.entry) {
+fn arguments(records: &[Record]) -> String {
+    match records.first().map(|record| &record.entry) {
         Some(Entry::Accepted(accepted)) => accepted.arguments.to_string(),
         _ => String::new(),
-    })
+    }
 }
 
 fn fits(needle: &str, call: &Summary, arguments: &str) -> bool {
@@ -267,6 +275,7 @@ fn filters(found: &Found, wanted: &Wanted) -> Markup {
                     select name="state" {
                         option value="" { "any" }
                         option value="open" selected[wanted.state == "open"] { "not ended" }
+                        option value=(GLASS) selected[wanted.state == GLASS] { "approved past the gates" }
                         @for state in CallState::ALL {
                             option value=(state.name()) selected[wanted.state == state.name()] { (state.name()) }
                         }
