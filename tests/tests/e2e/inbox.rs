@@ -1,6 +1,6 @@
 //! The inbox page through the real binary: a person signs in, looks, decides, and what was shown is what happens.
 
-use holdfast_tests::{Agent, Desk, Response, Served, World};
+use holdfast_tests::{Agent, Desk, Response, Served, World, eventually};
 use serde_json::json;
 
 const OPERATORS: &str = "[operators.ana]\ntoken = \"token-of-ana-long-enough\"\n\
@@ -132,7 +132,7 @@ fn who_does_not_decide_gets_nowhere() {
 fn no_link_that_signs_in_is_written_to_a_file() {
     let world = World::bank(ASK);
     let served = world.serve();
-    assert!(served.log().contains("Your inbox:"), "{}", served.log());
+    eventually("it says where the inbox is", || served.log().contains("Your inbox:"));
     assert!(!served.log().contains("/login/"), "{}", served.log());
 }
 
