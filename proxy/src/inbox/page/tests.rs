@@ -973,7 +973,12 @@ async fn who_went_past_the_gates_is_found() {
     let by = Decider { name: "root".into(), groups: Vec::new(), via: "inbox".into() };
     let grant = Some(holdfast_store::Grant { execute_by: holdfast_store::Millis(9_000) });
     let (digest, glass) = (digest(PLAIN, 1), Some("the house is on fire".to_owned()));
-    append(&journal, id(0xc4), 1, vec![Entry::Approved { by, digest, counts_for: vec![], grant, glass }]);
+    append(
+        &journal,
+        id(0xc4),
+        1,
+        vec![Entry::Approved { by, digest, counts_for: vec![], grant, glass, remembered: None }],
+    );
     let desktop = desktop(journal, Ok(State::Approved));
     let body = desktop.signed_in(VIEWER).await.get("/calls?state=glass").await.body;
     assert!(body.contains(&format!("line-{}", id(0xc4))), "{body}");

@@ -7,8 +7,14 @@ fn break_glass(journal: &dyn Journal, n: u128, why: &str) {
     accept(journal, id(n), Disposition::Ask { digest: digest(), gates });
     let by = Decider { name: "root".into(), groups: Vec::new(), via: "api".into() };
     let grant = Some(holdfast_store::Grant { execute_by: Millis(9_000) });
-    let approved =
-        Entry::Approved { by, digest: digest(), counts_for: vec![], grant, glass: Some(why.into()) };
+    let approved = Entry::Approved {
+        by,
+        digest: digest(),
+        counts_for: vec![],
+        grant,
+        glass: Some(why.into()),
+        remembered: None,
+    };
     append(journal, id(n), 1, vec![approved]);
 }
 
