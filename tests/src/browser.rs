@@ -413,6 +413,12 @@ impl Drop for Turn {
 
 /// `chromedriver` at a port of the kernel's choice.
 fn start_driver(directory: &TempDir) -> (Child, Receiver<String>, u16) {
+    // It wants the same port of IPv6 as well, which may be taken: then it ends.
+    let tried = (0..10).find_map(|_| try_driver(directory));
+    tried.unwrap_or_else(|| panic!("chromedriver does not start"))
+}
+
+fn try_driver(directory: &TempDir) -> Option<(Child, Receiver<String>, u16)> {
     let mut command = Command::new(program("chromedriver"));
     command.arg("--port=0").current_dir(directory.path()).process_group(0);
     command.env_clear().env("HOME", directory.path()).env("TMPDIR", directory.path());
@@ -422,21 +428,14 @@ fn start_driver(directory: &TempDir) -> (Child, Receiver<String>, u16) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("chromedriver starts");
     let said = lines(child.stdout.take().expect("stdout is piped"));
-    let port = loop {
-        match said.recv_timeout(PATIENCE) {
-            Ok(line) => {
-                let port = line.split_once("started successfully on port ");
-                if let Some((_, port)) = port {
-                    break port.trim_end_matches('.').parse().expect("a port");
-                }
-            }
-            Err(_) => {
-                end_group(&mut child);
-                panic!("chromedriver does not start");
-            }
+    while let Ok(line) = said.recv_timeout(PATIENCE) {
+        if let Some((_, port)) = line.split_once("started successfully on port ") {
+            let port = port.trim_end_matches('.').parse().expect("a port");
+            return Some((child, said, port));
         }
-    };
-    (child, said, port)
+    }
+    end_group(&mut child);
+    None
 }
 
 /// Where a program of this machine is.

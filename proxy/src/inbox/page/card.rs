@@ -126,7 +126,8 @@ pub(super) fn content(known: &Known) -> Markup {
     let call = &known.summary;
     let preview = known.hold.as_ref().and_then(|hold| hold.preview.as_ref());
     let identity = known.call.as_ref().map_or("", |call| call.identity());
-    let texts = [arguments, &call.server, identity, &call.tool, &call.principal, known.client()];
+    let run = call.run.as_deref().unwrap_or_default();
+    let texts = [arguments, &call.server, identity, &call.tool, &call.principal, known.client(), run];
     html! {
         (warning_badge(texts.into_iter().chain(preview.map(|preview| &*preview.text))))
         @if let Some((by, _)) = known.call.as_ref().and_then(|call| call.edited.as_ref()) {

@@ -81,6 +81,27 @@ fn half_a_reason_survives_what_comes_in_and_is_told_when_it_is_whole() {
 }
 
 #[test]
+fn what_one_aims_at_stays_where_it_is() {
+    let world = asking("");
+    let served = world.serve();
+    let mut agent = nightly(&served);
+    let first = agent.call("bank__transfer", payment("INV-1")).call();
+    let browser = ana(&served);
+    browser.wait_for("#live.on");
+    // A browser without a screen says that it has no mouse.
+    browser.script("window.matchMedia = () => ({ matches: true })", &[]);
+    browser.hover("form.approve button");
+    let second = agent.call("bank__transfer", payment("INV-2")).call();
+    browser.wait_for("#news:not([hidden])");
+    assert_eq!(browser.count(&card(&second)), 0, "it would push what is pointed at away");
+    browser.click("#news button");
+    browser.wait_for(&card(&second));
+    browser.click(&format!("{} form.approve button", card(&first)));
+    assert!(agent.wait(&first).succeeded());
+    assert_eq!((world.paid("INV-1"), world.ledger().len()), (1, 1));
+}
+
+#[test]
 fn changed_arguments_are_asked_anew_and_answered_as_changed() {
     let world = asking("");
     let served = world.serve();

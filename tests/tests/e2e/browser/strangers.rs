@@ -2,8 +2,8 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpListener,
-    sync::{Arc, Mutex},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -15,22 +15,22 @@ use super::{ANA, NIGHTLY, ana, asking};
 /// Another site on this machine, with one page that can be changed.
 struct Site {
     port: u16,
-    page: Arc<Mutex<String>>,
+    /// None once the story is over.
+    page: Arc<Mutex<Option<String>>>,
 }
 
 impl Site {
     fn open() -> Site {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let port = listener.local_addr().expect("it listens").port();
-        let page = Arc::new(Mutex::new(String::new()));
+        let page = Arc::new(Mutex::new(Some(String::new())));
         let shown = page.clone();
         thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
-                let shown = shown.clone();
+                let Some(body) = shown.lock().expect("nobody panics with it").clone() else { return };
                 thread::spawn(move || {
                     // A whole request fits; what is asked for does not matter.
                     let _ = stream.read(&mut [0; 8_192]);
-                    let body = shown.lock().expect("nobody panics with it").clone();
                     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
                     let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
                 });
@@ -40,7 +40,15 @@ impl Site {
     }
 
     fn shows(&self, page: String) {
-        *self.page.lock().expect("nobody panics with it") = page;
+        *self.page.lock().expect("nobody panics with it") = Some(page);
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        *self.page.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // It looks at the next visitor.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
