@@ -65,6 +65,11 @@ pub(crate) async fn read<T: Send + 'static>(
 
 /// The call as the journal has it; none for one that is unknown or pruned.
 pub(crate) async fn load(journal: &Arc<dyn Journal>, id: CallId) -> Result<Option<Call>, JournalError> {
-    let records = read(journal, move |journal| journal.history(id)).await?;
-    Call::fold(&records).map_err(|illegal| JournalError::Unreadable(format!("call {id}: {illegal}").into()))
+    read(journal, move |journal| folded(journal, id)).await
+}
+
+/// The same, for those that block anyway.
+pub(super) fn folded(journal: &dyn Journal, id: CallId) -> Result<Option<Call>, JournalError> {
+    Call::fold(&journal.history(id)?)
+        .map_err(|illegal| JournalError::Unreadable(format!("call {id}: {illegal}").into()))
 }

@@ -93,7 +93,7 @@ pub(crate) struct Driver {
     breakers: HashMap<String, Breaker>,
     policy_version: Arc<str>,
     registrar: register::Registrar,
-    plans: Plans,
+    plans: Arc<Plans>,
     /// Dispatches that are being recorded.
     dispatching: TaskTracker,
     /// No new calls are taken, and nothing more is dispatched.
@@ -131,7 +131,7 @@ impl Driver {
             peers: Mutex::default(),
             slots: Slots::default(),
             registrar: register::Registrar::default(),
-            plans: Plans::default(),
+            plans: Arc::default(),
             dispatching: TaskTracker::new(),
             closing: CancellationToken::new(),
             stopped: CancellationToken::new(),

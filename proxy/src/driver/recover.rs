@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use holdfast_store::{
-    Append, Call, Claim, Entry, Hash32, JournalError, KeyFate, Millis, State, Urgency, engine,
+    Append, Call, Claim, Entry, Hash32, Journal, JournalError, KeyFate, Millis, State, Urgency, engine,
 };
 
 use super::{
     Driver, accept,
-    journaling::{append, load, no_earlier_than, now, read},
+    journaling::{append, folded, no_earlier_than, now, read},
     live::Live,
+    plans::Plans,
     task::{Durable, Probing, Task, abandon_exempt},
 };
 
@@ -23,11 +24,8 @@ impl Driver {
     /// Where the journal cannot be read or written.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<usize, JournalError> {
         self.read_register().await?;
-        let unfinished = read(&self.journal, |journal| journal.unfinished()).await?;
-        let mut calls = Vec::with_capacity(unfinished.len());
-        for id in unfinished {
-            calls.extend(load(&self.journal, id).await?.filter(|call| !call.state.is_done()));
-        }
+        let plans = self.plans.clone();
+        let calls = read(&self.journal, move |journal| unfinished(journal, &plans)).await?;
         // Before any deadline is looked at: a clock that was set back while Holdfast was down extends none.
         if let Some(latest) = calls.iter().map(|call| call.since.max(call.heard)).max() {
             no_earlier_than(latest);
@@ -45,10 +43,7 @@ impl Driver {
         Ok(count)
     }
 
-    fn resume(self: &Arc<Self>, mut call: Call) -> Result<(), JournalError> {
-        if let Some(accepted) = Arc::get_mut(&mut call.accepted) {
-            accepted.plan = self.plans.shared(accepted.plan.clone());
-        }
+    fn resume(self: &Arc<Self>, call: Call) -> Result<(), JournalError> {
         let Some(upstream) = self.upstreams.get(&call.accepted.server) else {
             tracing::warn!(
                 call = %call.id,
@@ -143,6 +138,19 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The calls that are not done, by one thread and without what they have in common: thousands may wait for people.
+fn unfinished(journal: &dyn Journal, plans: &Plans) -> Result<Vec<Call>, JournalError> {
+    let mut calls = Vec::new();
+    for id in journal.unfinished()? {
+        let Some(mut call) = folded(journal, id)?.filter(|call| !call.state.is_done()) else { continue };
+        if let Some(accepted) = Arc::get_mut(&mut call.accepted) {
+            accepted.plan = plans.shared(accepted.plan.clone());
+        }
+        calls.push(call);
+    }
+    Ok(calls)
 }
 
 /// Since when the re-issue window runs; none for a hold that nobody has collected.
