@@ -65,6 +65,16 @@ impl Pointer {
         })
     }
 
+    /// Takes what stands there out of its object; nothing where it does not stand in one.
+    pub fn take(&self, target: &mut Value) -> Option<Value> {
+        let (last, way) = self.tokens.split_last()?;
+        let parent = way.iter().try_fold(target, |place, token| match place {
+            Value::Object(members) => members.get_mut(token),
+            _ => None,
+        })?;
+        parent.as_object_mut()?.shift_remove(last)
+    }
+
     /// Puts `value` there, replacing what stood there and creating the objects in between.
     ///
     /// # Errors

@@ -331,6 +331,9 @@ pub enum Entry {
         by: Decider,
         /// Why.
         reason: String,
+        /// Nobody has seen yet what it would do, because nobody had to be asked: that is looked up first.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unseen: bool,
     },
     /// An approver changed the arguments: a new revision is asked.
     Edited {

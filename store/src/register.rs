@@ -67,17 +67,17 @@ pub enum Note {
         server: String,
         /// The tool's name.
         tool: String,
-        /// As the server gave it.
-        definition: Text,
+        /// Its hash; see [`definition_hash`]. What servers say as often as they like is not kept in full.
+        definition: Hash32,
     },
-    /// An operator accepted the definition that was seen last.
+    /// An operator accepted the definition that the tool had then.
     Trusted {
         /// The server's name.
         server: String,
         /// The tool's name.
         tool: String,
-        /// Hash of that definition; see [`definition_hash`].
-        definition: Hash32,
+        /// As the server gave it.
+        definition: Text,
         /// Who.
         by: Decider,
     },
@@ -215,8 +215,8 @@ pub struct Definition {
     pub trusted: Seen,
     /// Who accepted it; nobody had to for the first.
     pub by: Option<Decider>,
-    /// The latest other one that was seen.
-    pub changed: Option<Seen>,
+    /// Another one was seen since: the first of them, and when.
+    pub changed: Option<(Hash32, Millis)>,
 }
 
 /// A definition as it was seen.
@@ -295,14 +295,12 @@ impl Register {
                 self.definitions.entry(server.clone()).or_default().insert(tool.clone(), definition);
             }
             Note::Changed { server, tool, definition } => {
-                self.known(server, tool)?.changed = Some(Seen::new(at, definition));
+                self.known(server, tool)?.changed = Some((*definition, at));
             }
             Note::Trusted { server, tool, definition, by } => {
                 let known = self.known(server, tool)?;
-                let seen = known.changed.take_if(|seen| seen.hash == *definition);
-                let seen = seen.ok_or(Misfit("it is not the definition that was seen last"))?;
-                known.trusted = Seen { at, ..seen };
-                known.by = Some(by.clone());
+                *known =
+                    Definition { trusted: Seen::new(at, definition), by: Some(by.clone()), changed: None };
             }
         }
         self.entries += 1;
@@ -322,6 +320,11 @@ impl Register {
     /// What is known of a tool.
     pub fn definition(&self, server: &str, tool: &str) -> Option<&Definition> {
         self.definitions.get(server)?.get(tool)
+    }
+
+    /// How many tools of a server are known.
+    pub fn tools_of(&self, server: &str) -> usize {
+        self.definitions.get(server).map_or(0, BTreeMap::len)
     }
 
     fn known(&mut self, server: &str, tool: &str) -> Result<&mut Definition, Misfit> {

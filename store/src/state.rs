@@ -94,7 +94,8 @@ impl State {
             (S::Previewing, E::Approved { grant: Some(_), remembered: Some(_), .. }) => S::Approved,
             (S::Asking, E::Approved { grant: None, .. }) => S::Asking,
             (S::Asking, E::Approved { grant: Some(_), .. }) => S::Approved,
-            (S::Asking | S::Approved | S::Backoff, E::Revoked { .. }) => S::Asking,
+            (S::Approved | S::Backoff, E::Revoked { unseen: true, .. }) => S::Previewing,
+            (S::Asking | S::Approved | S::Backoff, E::Revoked { unseen: false, .. }) => S::Asking,
             (S::Asking, E::Edited { .. }) => S::Asking,
             (S::Asking, E::Responded { answer, .. }) => S::Done(answer.kind.outcome()),
             // A grant that was not used up is still open to a no, to a deadline and to a new revision.

@@ -43,7 +43,7 @@ fn examples() -> Vec<Entry> {
             identity: None,
         },
         Entry::Previewed { revision: 1, shown: shown(), digest: hash("previewed") },
-        Entry::Revoked { by: operator(), reason: "second thoughts".into() },
+        Entry::Revoked { by: operator(), reason: "second thoughts".into(), unseen: false },
         Entry::Edited {
             by: operator(),
             arguments: text(r#"{"amount" : 5.0}"#),
@@ -69,11 +69,11 @@ fn examples() -> Vec<Entry> {
         noted(Note::Remembered(remembered(1))),
         noted(Note::Forgotten { id: remembered(1).id, by: operator(), reason: "over".into() }),
         noted(defined("bank", "refund")),
-        noted(changed("bank", "refund", r#"{"name": "refund", "title" : "R"}"#)),
+        noted(changed("bank", "refund", "definition")),
         noted(Note::Trusted {
             server: "bank".into(),
             tool: "refund".into(),
-            definition: hash("definition"),
+            definition: text(r#"{"name": "refund", "title" : "R"}"#),
             by: operator(),
         }),
     ]

@@ -1,6 +1,7 @@
 //! A real browser: Chromium with a profile of its own, which ends with its story.
 
 use std::{
+    cell::Cell,
     fs,
     future::Future,
     os::unix::process::CommandExt,
@@ -389,8 +390,13 @@ impl Drop for Browser {
     }
 }
 
-/// One of [`MOST`].
+/// One of [`MOST`]. A story that has one may open further browsers: two that wait for each other would wait for ever.
 struct Turn;
+
+thread_local! {
+    /// Browsers of this story.
+    static MINE: Cell<usize> = const { Cell::new(0) };
+}
 
 static OPEN: Mutex<usize> = Mutex::new(0);
 static CLOSED: Condvar = Condvar::new();
@@ -398,7 +404,9 @@ static CLOSED: Condvar = Condvar::new();
 impl Turn {
     fn take() -> Turn {
         let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut open = CLOSED.wait_while(open, |open| *open >= MOST).unwrap_or_else(PoisonError::into_inner);
+        let full = |open: &mut usize| *open >= MOST && MINE.get() == 0;
+        let mut open = CLOSED.wait_while(open, full).unwrap_or_else(PoisonError::into_inner);
+        MINE.set(MINE.get() + 1);
         *open += 1;
         Turn
     }
@@ -406,6 +414,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        MINE.set(MINE.get() - 1);
         *OPEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         CLOSED.notify_one();
     }

@@ -161,7 +161,7 @@ fn words(entry: &Entry) -> String {
             ShownKind::Preview => "previewed: a person is asked".to_owned(),
             ShownKind::Failed => format!("no preview, a person is asked without: {}", visible(&shown.text)),
         },
-        Entry::Revoked { by, reason } => {
+        Entry::Revoked { by, reason, .. } => {
             format!("approval taken back by {}: {}", who(by), visible(reason))
         }
         Entry::Edited { by, arguments, revision, .. } => {

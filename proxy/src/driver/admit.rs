@@ -41,6 +41,12 @@ impl Driver {
         if known != Known::Trusted {
             let seen = self.see_tools(server, std::slice::from_ref(tool)).await;
             seen.map_err(|error| Box::new(Report::journal_unavailable(&format!("{error:?}"))))?;
+            // What could not be recorded cannot be told from what it may become.
+            return Ok(if self.known(server, tool) == Known::Trusted {
+                Known::Trusted
+            } else {
+                Known::Changed
+            });
         }
         Ok(known)
     }

@@ -15,6 +15,7 @@ use super::{
     Driver,
     live::Input,
     preview::{self, Asked, Drift},
+    register::Known,
     task::{Probing, Task},
 };
 use crate::upstream::{Dispatch, Tool, Upstream};
@@ -209,14 +210,16 @@ fn judge_again(driver: &Driver, upstream: &Upstream, call: &Call, tool: &Tool) -
         gates: &gates,
         revision: hold.revision,
     };
+    // Not even where the digest is the same: an approver is no admin, and had another tool before them.
+    let trusted = driver.known(&accepted.server, tool) != Known::Changed;
     // A definition that was approved in an earlier revision is part of that revision's digest; and a digest names the
     // rules, not what they ask for now.
-    if !stricter && asked.digest() == hold.digest {
+    if trusted && !stricter && asked.digest() == hold.digest {
         return Judged::Same;
     }
     let reason = if upstream.identity() != accepted.identity {
         "the server behind this name is another one now"
-    } else if *tool.hash != *accepted.definition {
+    } else if !trusted || *tool.hash != *accepted.definition {
         "the tool's definition has changed"
     } else if stricter {
         "the policy asks for more than it did"

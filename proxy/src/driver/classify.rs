@@ -8,7 +8,7 @@ use holdfast_store::{
 
 use crate::{
     config::ServerConfig,
-    upstream::{Refused, Signal, Unsent},
+    upstream::{Refused, Signal, UNTRUSTED, Unsent},
     wire,
 };
 
@@ -29,6 +29,8 @@ pub(super) fn event(server: &ServerConfig, attempt: Attempt, signal: Signal) -> 
 pub(super) fn transport(signal: &Signal) -> Option<Transport> {
     match signal {
         Signal::Progress(_) => None,
+        // The server is there; we do not want to.
+        Signal::Unsent(unsent) if unsent.code == UNTRUSTED => None,
         Signal::Answered(_) | Signal::Refused(_) => Some(Transport::Works),
         Signal::Unsent(_) | Signal::Lost(..) => Some(Transport::Failed),
     }

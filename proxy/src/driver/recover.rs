@@ -1,6 +1,6 @@
 //! After a restart: unfinished calls are read back and go on; finished ones are found again for their re-issues.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use holdfast_store::{
     Append, Call, Claim, Entry, Hash32, Journal, JournalError, KeyFate, Millis, State, Urgency, engine,
@@ -13,6 +13,7 @@ use super::{
     plans::Plans,
     task::{Durable, Probing, Task, abandon_exempt},
 };
+use crate::upstream::Trust;
 
 /// Identical earlier calls that are looked at, newest first.
 const LOOK_BACK: usize = 32;
@@ -24,6 +25,8 @@ impl Driver {
     /// Where the journal cannot be read or written.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<usize, JournalError> {
         self.read_register().await?;
+        let judge: Weak<dyn Trust> = Arc::downgrade(&(self.clone() as Arc<dyn Trust>));
+        self.upstreams.judged_by(judge);
         let plans = self.plans.clone();
         let calls = read(&self.journal, move |journal| unfinished(journal, &plans)).await?;
         // Before any deadline is looked at: a clock that was set back while Holdfast was down extends none.

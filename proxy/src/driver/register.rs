@@ -7,7 +7,7 @@ use std::{
 
 use holdfast_store::{
     Append, CallId, Claim, Decider, Definition, Entry, Hash32, Journal, JournalError, KeyFate, KeyHash,
-    Likeness, Note, Refusal, Register, Remembered, RememberedId, Text, Urgency,
+    Likeness, Note, Refusal, Register, Remembered, RememberedId, Text, Urgency, definition_hash,
     engine::{Advance, Standing},
 };
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Role,
-    upstream::{Tool, Upstream},
+    upstream::{Tool, Trust, Upstream},
 };
 
 /// The fold of the register's facts, and what is written to it next.
@@ -64,6 +64,11 @@ impl Kept {
         self.uses.get(&remembered.id).map_or(0, |used| u32::try_from(used.len()).unwrap_or(u32::MAX))
     }
 }
+
+/// Tools of one server that are recorded, and the largest definition that is: a server that has more of either is not
+/// one whose word may fill the journal.
+const MOST_TOOLS: usize = 2_000;
+const LARGEST: usize = 256 << 10;
 
 /// What is known of a tool's definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,10 +168,14 @@ impl Driver {
 
     /// What is known of a tool as its server defines it now.
     pub(crate) fn known(&self, server: &str, tool: &Tool) -> Known {
+        self.defined(server, &tool.name, &tool.hash)
+    }
+
+    fn defined(&self, server: &str, tool: &str, hash: &str) -> Known {
         let kept = self.registrar.kept();
-        match kept.register.definition(server, &tool.name) {
+        match kept.register.definition(server, tool) {
             None => Known::Not,
-            Some(known) if known.trusted.hash.to_string() == *tool.hash => Known::Trusted,
+            Some(known) if known.trusted.hash.to_string() == *hash => Known::Trusted,
             Some(_) => Known::Changed,
         }
     }
@@ -189,7 +198,22 @@ impl Driver {
         if tools.iter().all(|tool| self.known(server, tool) == Known::Trusted) {
             return Ok(());
         }
-        self.note(|register| Ok(tools.iter().filter_map(|tool| seen(register, server, tool)).collect())).await
+        self.note(|register| {
+            let mut room = MOST_TOOLS.saturating_sub(register.tools_of(server));
+            let mut notes = Vec::new();
+            for note in tools.iter().filter_map(|tool| seen(register, server, tool)) {
+                if let Note::Defined { tool, definition, .. } = &note {
+                    if room == 0 || definition.len() > LARGEST {
+                        tracing::warn!(server, tool, "a definition too many or too large is not recorded");
+                        continue;
+                    }
+                    room -= 1;
+                }
+                notes.push(note);
+            }
+            Ok(notes)
+        })
+        .await
     }
 
     /// Keeps the register up to date with what the servers list, until the end.
@@ -228,11 +252,12 @@ impl Driver {
         }
         self.see_tools(server, std::slice::from_ref(&offered)).await?;
         self.note(|register| {
-            let waits = register.definition(server, tool).and_then(|known| known.changed.as_ref());
-            if waits.is_none_or(|seen| seen.hash != definition) {
+            let known = register.definition(server, tool).ok_or(DecideError::NotFound)?;
+            if known.trusted.hash == definition {
                 return Err(DecideError::Illegal("this definition does not wait to be accepted".into()));
             }
             let (server, tool, by) = (server.to_owned(), tool.to_owned(), by.clone());
+            let definition = Text::of(&offered.definition);
             Ok(vec![Note::Trusted { server, tool, definition, by }])
         })
         .await?;
@@ -321,6 +346,12 @@ impl Driver {
     }
 }
 
+impl Trust for Driver {
+    fn trusts(&self, server: &str, tool: &str, hash: &str) -> bool {
+        self.defined(server, tool, hash) != Known::Changed
+    }
+}
+
 /// What a look at a tool adds to the register.
 fn seen(register: &Register, server: &str, tool: &Tool) -> Option<Note> {
     let (name, definition) = (tool.name.clone(), || Text::of(&tool.definition));
@@ -328,14 +359,19 @@ fn seen(register: &Register, server: &str, tool: &Tool) -> Option<Note> {
     match register.definition(server, &tool.name) {
         None => Some(Note::Defined { server: server.to_owned(), tool: name, definition: definition() }),
         Some(known) if is(known.trusted.hash) => None,
-        Some(known) if known.changed.as_ref().is_some_and(|changed| is(changed.hash)) => None,
+        // Once is enough to know that it happened; how it differs is seen at the server.
+        Some(known) if known.changed.is_some() => None,
         Some(_) => {
             tracing::warn!(
                 server,
                 tool = name,
                 "a tool's definition has changed: nothing is sent to it until an operator accepts that"
             );
-            Some(Note::Changed { server: server.to_owned(), tool: name, definition: definition() })
+            Some(Note::Changed {
+                server: server.to_owned(),
+                tool: name,
+                definition: definition_hash(&tool.definition),
+            })
         }
     }
 }

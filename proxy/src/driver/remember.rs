@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdfast_policy::UpstreamKey;
 use holdfast_store::{Call, CallId, Decider, Digest, Hold, Note, Remembered, RememberedId, Text};
 use uuid::Uuid;
 
@@ -99,7 +100,11 @@ impl Driver {
         if asked.digest() != hold.digest {
             return Err(DecideError::Illegal("its tool or server is not what was approved any more".into()));
         }
-        let value = arguments.value();
+        let mut value = arguments.value();
+        // What we put in for the server is not the agent's to repeat.
+        if let Some(UpstreamKey::Arg(key)) = &accepted.plan.upstream_key {
+            key.take(&mut value);
+        }
         let Some(members) = value.as_object() else {
             return Err(DecideError::Illegal("its arguments cannot be pinned".into()));
         };

@@ -291,11 +291,14 @@ impl Act for Forgetting {
     }
 }
 
-/// The one whose id is, or ends in, `text`.
+/// The one whose id is, begins with or ends in `text`.
 pub(super) fn find(desk: &impl Desk, text: &str) -> Option<RememberedId> {
     let all = desk.remembered();
-    let ends = |view: &&RememberedView| text.len() >= 4 && view.decision.id.to_string().ends_with(text);
-    let mut found = all.iter().filter(ends);
+    let named = |view: &&RememberedView| {
+        let id = view.decision.id.to_string();
+        text.len() >= 4 && (id.starts_with(text) || id.ends_with(text))
+    };
+    let mut found = all.iter().filter(named);
     let one = found.next()?;
     found.next().is_none().then_some(one.decision.id)
 }

@@ -282,6 +282,25 @@ async fn who_may_do_what() {
 }
 
 #[tokio::test]
+async fn no_route_of_operators_lets_anybody_else_in() {
+    let routes = routes::all::<Recorder>();
+    let closed: Vec<_> =
+        routes.iter().filter(|route| route.operation.access == openapi::Access::Operators).collect();
+    assert!(closed.len() >= 20, "{}", closed.len());
+    for operation in closed.into_iter().map(|route| &route.operation) {
+        let office = office(Ok(State::Approved));
+        let path = operation.path.replace("{id}", &id(0xa1).to_string());
+        let agents = format!("Bearer {AGENT}");
+        for (headers, expected) in [(vec![], 401), (vec![("authorization", agents.as_str())], 403)] {
+            let headers = [headers, vec![("content-type", "application/json")]].concat();
+            let heard = office.send(operation.method.clone(), &path, &headers, "{}").await;
+            assert_eq!(heard.status.as_u16(), expected, "{} {path}", operation.method);
+        }
+        assert_eq!(office.decided(), 0);
+    }
+}
+
+#[tokio::test]
 async fn requests_without_a_bearer_token_are_told_how() {
     let office = office(Ok(State::Approved));
     for headers in [

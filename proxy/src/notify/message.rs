@@ -44,8 +44,9 @@ impl Notice {
             Entry::Previewed { .. }
             | Entry::Superseded { .. }
             | Entry::Edited { .. }
-            | Entry::Revoked { .. }
             | Entry::Expired { .. } => true,
+            // Where nobody has seen it yet, the preview comes first.
+            Entry::Revoked { unseen, .. } => !unseen,
             Entry::Approved { glass, .. } => glass.is_some(),
             Entry::Lost { then, .. } | Entry::Unexecuted { then, .. } => *then == Then::Doubt,
             _ => false,

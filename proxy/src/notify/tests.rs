@@ -168,7 +168,7 @@ fn check(entries: Vec<Entry>, expected: &[(u32, Topic)]) {
 fn what_is_news() {
     use Topic::{Expired, Glass, Held, InDoubt};
     let previewed = || Entry::Previewed { revision: 1, shown: shown(), digest: digest(1) };
-    let revoked = || Entry::Revoked { by: ana(), reason: CANARY.into() };
+    let revoked = || Entry::Revoked { by: ana(), reason: CANARY.into(), unseen: false };
     let expired = || Entry::Expired { clock: HoldClock::ApproveBy };
     let settled = |how| Entry::Resolved { by: ana(), how };
     check(vec![allowed()], &[]);

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, RwLock,
+        Arc, Mutex, OnceLock, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Health, HealthState, Unsent,
+    Health, HealthState, Judge, Unsent,
     catalog::Catalog,
     era::Opening,
     link::{Link, NotOpen, Offer},
@@ -46,10 +46,11 @@ pub(super) struct Shared {
     /// How the server was last begun with successfully.
     opening: Mutex<Opening>,
     address: OnceLock<Result<Arc<Address>, String>>,
+    judge: Judge,
 }
 
 impl Shared {
-    pub(super) fn new(config: ServerConfig, changed: watch::Sender<u64>) -> Self {
+    pub(super) fn new(config: ServerConfig, changed: watch::Sender<u64>, judge: Judge) -> Self {
         let health = Health { state: HealthState::Idle, since: now(), last_error: None, restarts: 0 };
         Self {
             name: config.name.as_str().into(),
@@ -59,7 +60,15 @@ impl Shared {
             changed,
             opening: Mutex::new(Opening::Initialize),
             address: OnceLock::new(),
+            judge,
         }
+    }
+
+    /// Whether anything may be sent to this tool as it is defined at the other end of `link`.
+    pub(super) fn trusts(&self, link: &Link, tool: &str) -> bool {
+        let judge = self.judge.get().and_then(Weak::upgrade);
+        let defined = judge.zip(link.definition(tool));
+        defined.is_none_or(|(judge, hash)| judge.trusts(&self.name, tool, &hash))
     }
 
     pub(super) fn catalog(&self) -> Option<Arc<Catalog>> {
@@ -67,12 +76,14 @@ impl Shared {
     }
 
     /// Takes a new list; the last good one stays where there is none.
-    pub(super) fn listed(&self, catalog: Catalog) {
+    pub(super) fn listed(&self, link: &Link, catalog: Catalog) {
+        let catalog = Arc::new(catalog);
+        link.lists(catalog.clone());
         let mut current = self.catalog.write().expect("nothing panics while it holds the catalog");
         let same = current.as_ref().is_some_and(|current| current.same_as(&catalog));
         if !same {
             tracing::info!(target: "upstream", server = &*self.name, tools = catalog.tools.len(), "tools listed");
-            *current = Some(Arc::new(catalog));
+            *current = Some(catalog);
             drop(current);
             self.changed.send_modify(|changes| *changes += 1);
         }
@@ -90,7 +101,7 @@ impl Shared {
     /// serves on.
     async fn list(&self, link: &Link) -> Result<(), NotOpen> {
         match Catalog::fetch(link, &self.name).await {
-            Ok(catalog) => self.listed(catalog),
+            Ok(catalog) => self.listed(link, catalog),
             Err(error) if link.over().is_cancelled() => return Err(NotOpen::Unsent(link.unsent(error))),
             Err(error) => {
                 let error = link.unsent(error).message;
@@ -387,7 +398,7 @@ enum Life {
 
 async fn relist(shared: &Shared, link: &Link) {
     match timeout(START_LIMIT, Catalog::fetch(link, &shared.name)).await {
-        Ok(Ok(catalog)) => shared.listed(catalog),
+        Ok(Ok(catalog)) => shared.listed(link, catalog),
         Ok(Err(error)) => {
             tracing::warn!(target: "upstream", server = &*shared.name, ?error, "the tools could not be listed anew");
         }

@@ -1,7 +1,7 @@
 //! One live connection to a server, whichever transport it uses, and how it is opened in either era.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Dispatch, Refused, Signal, Unsent,
+    catalog::Catalog,
     era::{self, Era, Opening},
     peer::{Listener, Peer, Purpose, RequestId},
     pipe::Pipe,
@@ -32,6 +33,8 @@ pub(super) struct Link {
     wire: Wire,
     /// Set when the connection is opened, and read by every request.
     era: Arc<OnceLock<Era>>,
+    /// What this very process or session listed last.
+    listed: Arc<RwLock<Option<Arc<Catalog>>>>,
 }
 
 #[derive(Clone)]
@@ -69,11 +72,22 @@ pub(super) struct Offer {
 
 impl Link {
     pub(super) fn pipe(pipe: Arc<Pipe>) -> Self {
-        Self { wire: Wire::Pipe(pipe), era: Arc::default() }
+        Self { wire: Wire::Pipe(pipe), era: Arc::default(), listed: Arc::default() }
     }
 
     pub(super) fn web(web: Arc<Web>) -> Self {
-        Self { wire: Wire::Web(web), era: Arc::default() }
+        Self { wire: Wire::Web(web), era: Arc::default(), listed: Arc::default() }
+    }
+
+    /// This process or session listed these tools.
+    pub(super) fn lists(&self, catalog: Arc<Catalog>) {
+        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = Some(catalog);
+    }
+
+    /// Hash of a tool's definition as this process or session gave it; none where it gave none.
+    pub(super) fn definition(&self, tool: &str) -> Option<Arc<str>> {
+        let listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
+        Some(listed.as_ref()?.tool(tool)?.hash.clone())
     }
 
     /// Agrees on an era, beginning with `first`, and with the other one if the server refuses that.

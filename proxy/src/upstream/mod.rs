@@ -14,7 +14,10 @@ mod server;
 mod tests;
 mod web;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use holdfast_policy::Hints;
 use holdfast_store::{Answer, Caller, Loss, Millis, Text};
@@ -34,10 +37,23 @@ use crate::config::ServerConfig;
 /// How long a process or session of one channel or principal is kept without use.
 const IDLE_LIMIT: Duration = Duration::from_secs(5 * 60);
 
+/// Says which definitions of tools are trusted.
+pub(crate) trait Trust: Send + Sync {
+    /// Whether anything may be sent to a tool that its server defines like this.
+    fn trusts(&self, server: &str, tool: &str, hash: &str) -> bool;
+}
+
+/// Whoever says so, once it is there; until then everything is trusted.
+type Judge = Arc<OnceLock<Weak<dyn Trust>>>;
+
+/// The code of a dispatch that was not sent because its tool is not what it was when it was trusted.
+pub(crate) const UNTRUSTED: &str = "tool-quarantined";
+
 /// Every configured server, in the order of the configuration.
 pub(crate) struct Upstreams {
     all: Vec<Arc<Upstream>>,
     changed: watch::Sender<u64>,
+    judge: Judge,
     stopped: CancellationToken,
 }
 
@@ -45,10 +61,12 @@ impl Upstreams {
     /// Starts what all agents share, and waits for nothing: a server that hangs holds up nobody else.
     /// Needs a tokio runtime.
     pub(crate) fn start(servers: &[ServerConfig]) -> Arc<Self> {
-        let changed = watch::Sender::new(0);
+        let (changed, judge) = (watch::Sender::new(0), Judge::default());
+        let start = |server| Upstream::start(server, changed.clone(), judge.clone());
         let upstreams = Arc::new(Self {
-            all: servers.iter().map(|server| Upstream::start(server, changed.clone())).collect(),
-            changed,
+            all: servers.iter().map(start).collect(),
+            changed: changed.clone(),
+            judge: judge.clone(),
             stopped: CancellationToken::new(),
         });
         tokio::spawn(sweep(upstreams.clone()));
@@ -67,6 +85,12 @@ impl Upstreams {
     /// A number that grows whenever the list of tools of any server has changed.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// From now on `judge` says which tools are trusted.
+    pub(crate) fn judged_by(&self, judge: Weak<dyn Trust>) {
+        // Whoever was first stays.
+        let _ = self.judge.set(judge);
     }
 
     /// What agents may see of the lists has changed, although no list has.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Dispatch, Health, HealthState, Signal, Tool, Unsent,
+    Dispatch, Health, HealthState, Judge, Signal, Tool, UNTRUSTED, Unsent,
     catalog::Catalog,
     instance::{Instance, Keep, START_LIMIT, Shared},
     link::Link,
@@ -36,10 +36,10 @@ struct Instances {
 
 impl Upstream {
     /// Needs a tokio runtime. A server that all share is started at once, so that its tools are known soon.
-    pub(super) fn start(config: &ServerConfig, changed: watch::Sender<u64>) -> Arc<Self> {
+    pub(super) fn start(config: &ServerConfig, changed: watch::Sender<u64>, judge: Judge) -> Arc<Self> {
         let upstream = Arc::new(Self {
             identity: config.identity(),
-            shared: Arc::new(Shared::new(config.clone(), changed)),
+            shared: Arc::new(Shared::new(config.clone(), changed, judge)),
             instances: Mutex::default(),
         });
         if config.share == Share::All {
@@ -80,7 +80,7 @@ impl Upstream {
             Err(_) => return Err(self.unsent("did not list its tools in time".to_owned())),
         };
         let tools = catalog.tools.clone();
-        self.shared.listed(catalog);
+        self.shared.listed(&link, catalog);
         Ok(tools)
     }
 
@@ -318,6 +318,16 @@ impl Flight {
                 return;
             }
             Place::Waiting(None) | Place::Sending(_) | Place::Sent(..) => {}
+        }
+        // Looked at here, at the last moment: the process may be another one than the one whose list was looked at before.
+        if !shared.trusts(&link, &dispatch.tool) {
+            self.swap(Place::Never);
+            let message = format!(
+                "server `{}` defines `{}` otherwise than when it was trusted, so nothing was sent",
+                shared.name, dispatch.tool
+            );
+            listener(Signal::Unsent(Unsent { code: UNTRUSTED, message }));
+            return;
         }
         let id = RequestId::fresh();
         let mirrored = || {

@@ -108,7 +108,9 @@ pub(super) fn revoke(call: &Call, by: Decider, reason: String) -> Result<Step, U
     {
         return Err(Unfit::NotAnApprover);
     }
-    Ok(facts([Entry::Revoked { by, reason }]))
+    let unseen = call.accepted.plan.preview.is_some() && hold.shown.is_none();
+    let then = if unseen { vec![Effect::Preview] } else { Vec::new() };
+    Ok(Step { append: vec![Entry::Revoked { by, reason, unseen }], then })
 }
 
 /// Whether an attempt that is proven to have done nothing has given its grant back.

@@ -80,7 +80,8 @@ fn example(name: &str) -> Entry {
         "accepted deny" => accepted(Disposition::Deny { rule: RuleId::defaults() }),
         "accepted unseen" => previewing(accepted(Disposition::Ask { digest, gates: Vec::new() })),
         "previewed" => Entry::Previewed { revision: 1, shown: shown(), digest },
-        "revoked" => Entry::Revoked { by: by(), reason: "second thoughts".into() },
+        "revoked" => Entry::Revoked { by: by(), reason: "second thoughts".into(), unseen: false },
+        "revoked unseen" => Entry::Revoked { by: by(), reason: "second thoughts".into(), unseen: true },
         "edited" => Entry::Edited {
             by: by(),
             arguments: Text::of(&serde_json::json!({})),
@@ -147,6 +148,7 @@ const TABLE: &str = "
   approved before  | .          | =          | =          | .          | .          | .          | .          | .          | .
   granted before   | .          | approved   | approved   | .          | .          | .          | .          | .          | .
   revoked          | .          | .          | =          | asking     | .          | .          | asking     | .          | .
+  revoked unseen   | .          | .          | .          | previewing | .          | .          | previewing | .          | .
   edited           | .          | .          | =          | .          | .          | .          | .          | .          | .
   responded ok     | .          | .          | succeeded  | .          | .          | .          | .          | .          | .
   responded error  | .          | .          | failed     | .          | .          | .          | .          | .          | .

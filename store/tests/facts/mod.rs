@@ -104,7 +104,7 @@ pub(crate) fn defined(server: &str, tool: &str) -> Note {
 }
 
 pub(crate) fn changed(server: &str, tool: &str, definition: &str) -> Note {
-    Note::Changed { server: server.into(), tool: tool.into(), definition: text(definition) }
+    Note::Changed { server: server.into(), tool: tool.into(), definition: hash(definition) }
 }
 
 pub(crate) fn made(accepted: Accepted) -> Entry {

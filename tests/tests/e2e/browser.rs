@@ -4,6 +4,7 @@ mod corpora;
 mod deciding;
 mod looks;
 mod signing_in;
+mod standing;
 mod strangers;
 mod whole;
 

@@ -259,3 +259,18 @@ fn from_a_terminal() {
     assert!(run(&world, &["forget", &id[28..], "--reason", "enough"]).ok().contains("forgotten"));
     assert_eq!(pay(&mut agent, 10, "INV-3").code(), "held");
 }
+
+#[test]
+fn a_key_that_we_put_in_is_nobody_s_to_repeat() {
+    let keyed = "repeat = \"keyed\"\n[rule.idempotency]\nkey = \"transfer:{/reference}\"\n\
+        upstream = \"arg:/idempotency_key\"\n";
+    let world = asking(keyed);
+    let served = world.serve();
+    let (mut agent, ana) = (Agent::modern(&served, "agent"), Desk::of(&served, ANA));
+    let first = approved(&mut agent, &ana, "INV-1");
+    let (status, view) = remember(&ana, &first, 5);
+    assert_eq!(status, 200, "{view}");
+    assert!(!view["decision"]["pins"].to_string().contains("idempotency_key"), "{view}");
+    assert!(pay(&mut agent, 10, "INV-2").succeeded());
+    assert_eq!((world.paid("INV-1"), world.paid("INV-2")), (1, 1));
+}

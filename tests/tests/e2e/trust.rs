@@ -1,6 +1,8 @@
 //! Tools that are not what they were when they were seen first.
 
-use holdfast_tests::{Agent, Desk, Ran, World, eventually};
+use std::os::unix::fs::symlink;
+
+use holdfast_tests::{Agent, Desk, Ran, World, eventually, odd};
 use serde_json::json;
 
 const ROOT: &str = "token-of-root-long-enough";
@@ -171,4 +173,84 @@ fn from_a_terminal() {
     assert!(run(&["accept", "odd"]).ok().contains("odd/pay is trusted as it is now"));
     assert!(run(&["accept", "odd"]).ok().contains("Nothing there has changed."));
     assert!(agent.call("odd__pay", json!({ "n": 1 })).succeeded());
+}
+
+/// A server whose program can go away.
+fn mortal(more: &str) -> World {
+    let world = World::empty();
+    symlink(odd(), world.path("odd")).expect("the directory is ours");
+    define(&world, "Pays.");
+    world.configure(&format!("[servers.odd]\ncommand = \"./odd\"\nargs = [\".\"]\n{more}{OPERATORS}"));
+    world
+}
+
+#[test]
+fn the_process_that_comes_back_is_judged_by_its_own_list() {
+    let world = mortal("");
+    let served = world.serve();
+    let mut agent = Agent::modern(&served, "agent");
+    assert!(agent.call("odd__pay", json!({ "n": 1 })).succeeded());
+    // It dies, and is another one when it is wanted again.
+    define(&world, "Pays somebody else.");
+    world.kill_one("odd");
+    let refused = agent.call("odd__pay", json!({ "n": 2 }));
+    assert!(refused.is_error(), "{refused:?}");
+    assert!(refused.text().contains("trusted"), "{refused:?}");
+    assert_eq!(world.odd_calls("pay").len(), 1, "the other one was sent nothing");
+    Desk::of(&served, ROOT).accept_tool("odd", "pay");
+    assert!(agent.call("odd__pay", json!({ "n": 3 })).succeeded());
+}
+
+#[test]
+fn each_agent_s_own_process_is_judged_by_its_own_list() {
+    let world = mortal("share = \"session\"\n");
+    let served = world.serve();
+    let mut first = Agent::modern(&served, "first");
+    assert!(first.call("odd__pay", json!({ "n": 1 })).succeeded());
+    define(&world, "Pays somebody else.");
+    // Another agent has a process of its own, which lists the tool as it is now.
+    let refused = Agent::modern(&served, "second").call("odd__pay", json!({ "n": 2 }));
+    assert!(refused.is_error() && refused.text().contains("trusted"), "{refused:?}");
+    assert_eq!(world.odd_calls("pay").len(), 1);
+}
+
+#[test]
+fn a_tool_that_was_set_back_is_not_what_the_admin_accepted() {
+    let world = World::empty();
+    define(&world, "Pays.");
+    let ask = "hold_wait = \"0s\"\n[[rule]]\nid = \"money\"\neffect = \"ask\"\ntool = \"pay\"\n";
+    world.configure(&format!("{}{OPERATORS}{ask}", world.server_odd("")));
+    let served = world.serve();
+    let mut agent = Agent::modern(&served, "agent");
+    let (root, ana) = (Desk::of(&served, ROOT), Desk::of(&served, ANA));
+    let call = agent.call("odd__pay", json!({ "n": 1 })).call();
+    change(&world, &mut agent, "Pays twice.");
+    root.accept_tool("odd", "pay");
+    change(&world, &mut agent, "Pays.");
+    let approved = ana.decide(&call, "approve", json!({}));
+    assert_eq!(approved.status(), 409, "{}", approved.body);
+    root.accept_tool("odd", "pay");
+    ana.approve(&call);
+    assert!(agent.wait(&call).succeeded());
+    assert_eq!(world.odd_calls("pay").len(), 1);
+}
+
+#[test]
+fn a_server_that_changes_for_ever_does_not_fill_the_journal() {
+    let world = world();
+    let served = world.serve();
+    let mut agent = Agent::modern(&served, "agent");
+    let root = Desk::of(&served, ROOT);
+    assert!(agent.call("odd__pay", json!({})).succeeded());
+    let entries = || root.get("/verify").json()["entries"].as_u64().expect("a number");
+    change(&world, &mut agent, "Pays 0.");
+    let before = entries();
+    for n in 1..20 {
+        let seen = root.tool("odd", "pay")["hash"].clone();
+        define(&world, &format!("Pays {n}."));
+        agent.call("odd__announce", json!({}));
+        eventually("it has changed again", || root.tool("odd", "pay")["hash"] != seen);
+    }
+    // Each announcement is a call of three entries; the changes themselves add none.
+    assert_eq!(entries() - before, 19 * 3);
 }

@@ -53,7 +53,7 @@ fn asked(entry: &Entry) -> Option<(Tone, Markup)> {
             ),
         },
         Entry::Approved { by, grant, glass, .. } => approved(by, *grant, glass.as_deref()),
-        Entry::Revoked { by, reason } => {
+        Entry::Revoked { by, reason, .. } => {
             (Tone::Bad, html! { "Approval taken back by " (who(by)) ": " q { (shown(reason)) } })
         }
         Entry::Edited { by, revision, .. } => (

@@ -89,18 +89,20 @@ pub(super) async fn submit<D: Desk>(State(inbox): State<Arc<Inbox<D>>>, request:
     };
     let next = fields.back("/");
     let refuse = |said: &str, status| ask(&inbox, &headers, &next, Some(said), status);
-    if let Some(left) = inbox.page.guesses.must_wait(from) {
+    let hash = access::hash(fields.get("token").trim());
+    let guesses = &inbox.page.guesses;
+    if let Some(left) = guesses.must_wait(from).filter(|_| !guesses.knows(from, hash)) {
         let said = format!("Too many wrong tokens. Try again in {} s.", left.as_secs() + 1);
         let mut response = refuse(&said, StatusCode::TOO_MANY_REQUESTS);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(left.as_secs() + 1));
         return response;
     }
-    let hash = access::hash(fields.get("token").trim());
     if let Some(operator) = access::whose(&inbox.operators, &hash, |operator| operator.token_sha256.as_ref())
     {
+        guesses.right(from, hash);
         return signed_in(&inbox, &headers, operator, &next);
     }
-    inbox.page.guesses.wrong(from);
+    guesses.wrong(from);
     let is_agents = access::whose(&inbox.agents, &hash, |agent| Some(&agent.token_sha256)).is_some();
     let said = if is_agents {
         "This is an agent’s token. Agents do not use the inbox and never decide."

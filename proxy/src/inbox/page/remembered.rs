@@ -7,10 +7,11 @@ use axum::{
     extract::{Path, Query, State},
     response::{IntoResponse, Response},
 };
+use holdfast_policy::UpstreamKey;
 use holdfast_store::{CallId, Digest};
 use maud::{Markup, html};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     card::{Known, left, tool_name},
@@ -114,8 +115,9 @@ fn card(view: &RememberedView, session: &Session) -> Markup {
 
 /// The form by which an approval is remembered: with it, or after it.
 pub(super) fn form(known: &Known, digest: Digest, session: &Session, when: When) -> Markup {
-    let arguments = known.arguments().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let Some(Value::Object(arguments)) = arguments else { return html! {} };
+    let Some(arguments) = pinnable(known) else { return html! {} };
+    let plan = known.accepted().map(|accepted| &accepted.plan);
+    let previews = plan.is_some_and(|plan| plan.preview.is_some());
     let (path, summary, button) = match when {
         When::Approving => ("approve-and-remember", "Approve and remember…", "Approve, and remember it"),
         When::Approved => ("remember", "Remember your approval…", "Remember it"),
@@ -127,32 +129,46 @@ pub(super) fn form(known: &Known, digest: Digest, session: &Session, when: When)
                 (csrf(session))
                 input type="hidden" name="digest" value=(digest);
                 p { "Your approval then also speaks for later calls of this agent to this tool, as it is defined now. Ticked arguments must be the same; a call with any other argument is asked about." }
+                @if previews { p.note { "Nobody looks at what such a call would do: its preview is not fetched, and nothing in it is checked for change." } }
                 fieldset.pins {
                     legend { "Must be the same" }
-                    @for (name, value) in &arguments {
-                        input type="hidden" name="argument" value=(name);
+                    @for (place, (name, value)) in arguments.iter().enumerate() {
                         label.pin {
-                            input type="checkbox" name="pin" value=(name) checked;
+                            input type="checkbox" name="pin" value=(place) checked;
                             span { code { (shown(name)) } " " (short_value(value)) }
                         }
                     }
                     @if arguments.is_empty() { p.dim { "It has no arguments." } }
                 }
                 div.row {
-                    label for="remember-uses" { "For how many calls?" }
-                    input #remember-uses type="number" name="uses" min="1" max="1000" value="10" required;
-                    label for="remember-for" { "For how long?" }
-                    select #remember-for name="for" {
-                        option value="1h" { "1 hour" }
-                        option value="8h" selected { "8 hours" }
-                        option value="1d" { "1 day" }
-                        option value="7d" { "7 days" }
-                        option value="30d" { "30 days" }
+                    label { "For how many calls? " input type="number" name="uses" min="1" max="1000" value="10" required; }
+                    label {
+                        "For how long? "
+                        select name="for" {
+                            option value="1h" { "1 hour" }
+                            option value="8h" selected { "8 hours" }
+                            option value="1d" { "1 day" }
+                            option value="7d" { "7 days" }
+                            option value="30d" { "30 days" }
+                        }
                     }
                 }
                 button type="submit" { (button) }
             }
         }
+    }
+}
+
+/// The arguments that can be pinned, in their order: not what we put in for the server.
+fn pinnable(known: &Known) -> Option<Map<String, Value>> {
+    let mut arguments: Value = serde_json::from_str(known.arguments()?).ok()?;
+    let plan = known.accepted().map(|accepted| &accepted.plan);
+    if let Some(UpstreamKey::Arg(key)) = plan.and_then(|plan| plan.upstream_key.as_ref()) {
+        key.take(&mut arguments);
+    }
+    match arguments {
+        Value::Object(arguments) => Some(arguments),
+        _ => None,
     }
 }
 
@@ -186,7 +202,7 @@ pub(super) async fn approve<D: Desk>(
         return response;
     }
     let back = format!("/calls/{id}");
-    let wish = match wish(&fields) {
+    let wish = match wish(&inbox, id, &fields).await {
         Ok(wish) => wish,
         Err(report) => return told(&inbox, &session, &back, Tone::Bad, words(&report)),
     };
@@ -206,7 +222,7 @@ pub(super) async fn remember<D: Desk>(
     if let Some(response) = lacks(&session, Role::Approver) {
         return response;
     }
-    match wish(&fields) {
+    match wish(&inbox, id, &fields).await {
         Ok(wish) => remembering(&inbox, &session, id, wish, "Done").await,
         Err(report) => told(&inbox, &session, &format!("/calls/{id}"), Tone::Bad, words(&report)),
     }
@@ -254,13 +270,20 @@ pub(super) async fn forget<D: Desk>(
     told(&inbox, &session, "/remembered", tone, text)
 }
 
-fn wish(fields: &Fields) -> Result<Wish, Report> {
+/// What is wished for. The form names arguments by their places: their names are the agent's. Should they be others by
+/// now, the digest is, too.
+async fn wish<D: Desk>(inbox: &Inbox<D>, id: CallId, fields: &Fields) -> Result<Wish, Report> {
     let digest = fields.get("digest").parse();
     let digest = digest.map_err(|_| Report::bad_request("the form names no digest; nothing was decided"))?;
-    let pinned: Vec<&str> = fields.all("pin").collect();
-    let vary = fields.all("argument").filter(|name| !pinned.contains(name)).map(str::to_owned).collect();
     let uses = fields.get("uses").trim().parse();
     let uses =
         uses.map_err(|_| Report::bad_request("the number of calls cannot be read; nothing was decided"))?;
+    let pinned: Vec<usize> = fields.all("pin").filter_map(|place| place.parse().ok()).collect();
+    let journal = inbox.desk.journal();
+    let known = blocking(move || Known::read(&*journal, id)).await;
+    let known = known.map_err(|error| Report::journal_unavailable(&error.to_string()))?;
+    let arguments = known.as_ref().and_then(pinnable).ok_or_else(|| Report::not_found(&id.to_string()))?;
+    let free = arguments.into_iter().enumerate().filter(|(place, _)| !pinned.contains(place));
+    let vary = free.map(|(_, (name, _))| name).collect();
     Ok(Wish { digest, vary, uses, for_ms: span(fields.get("for"))? })
 }

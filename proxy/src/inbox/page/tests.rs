@@ -318,11 +318,12 @@ fn journal() -> Memory {
     journal
 }
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "/",
     "/doubt",
     "/calls",
     "/servers",
+    "/remembered",
     "/overview",
     "/calls/01900000-0000-7000-8000-0000000000a1",
     "/calls/01900000-0000-7000-8000-0000000000a2",

@@ -48,6 +48,12 @@ fn it_can_be_taken_back_and_overtaken_as_any_other() {
     let approved = || asks(1, &[]).asked_with(&["ana"]).forget();
     check(approved().revokes("ana").approves("bo"), "revoked; granted until 3600000 -> queue = approved");
     check(approved().rejects("bo"), "refused = refused");
+    // Nobody has seen what it would do: whoever is asked now does.
+    let unseen = || asks(1, &[]).unseen().asked_with(&["ana"]).forget();
+    check(
+        unseen().revokes("ana").approves("bo").previewed().approves("bo"),
+        "revoked -> preview; not while previewing; previewed; granted until 3600000 -> queue = approved",
+    );
     check(
         approved().slot().changed().approves_text("bo", DIGEST),
         "-> recheck; superseded by revision 2; stale = asking",

@@ -96,7 +96,16 @@ impl Hostile {
 
     /// The lists, to their ends.
     fn lists(&self) -> Vec<&'static str> {
-        vec!["/", "/?page=2", "/doubt", "/calls", "/calls?state=refused", "/servers", "/overview"]
+        vec![
+            "/",
+            "/?page=2",
+            "/doubt",
+            "/calls",
+            "/calls?state=refused",
+            "/servers",
+            "/remembered",
+            "/overview",
+        ]
     }
 }
 

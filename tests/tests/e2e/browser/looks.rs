@@ -68,6 +68,7 @@ impl Day {
             ("call-long", format!("/calls/{long}")),
             ("servers", "/servers".to_owned()),
             ("overview", "/overview".to_owned()),
+            ("remembered", "/remembered".to_owned()),
             ("not-found", "/calls/no-such-call".to_owned()),
         ];
         Day { served, world, views }

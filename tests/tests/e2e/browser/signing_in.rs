@@ -101,7 +101,7 @@ fn who_only_looks_has_nothing_to_press() {
     let browser = Browser::open();
     browser.sign_in(&served, VERA);
     browser.wait_for_text("INV-1");
-    for path in ["/", "/doubt", "/calls", &format!("/calls/{call}"), "/servers", "/overview"] {
+    for path in ["/", "/doubt", "/calls", &format!("/calls/{call}"), "/servers", "/remembered", "/overview"] {
         browser.visit(&served, path);
         assert_eq!(browser.count("form[method=post]:not([action='/logout'])"), 0, "{path}");
     }

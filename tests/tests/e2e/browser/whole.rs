@@ -78,7 +78,7 @@ fn looking_at_everything_changes_nothing() {
     let looked = |status: u64| seen.values().filter(|seen| **seen == status).count();
     assert!(seen.len() > 60 && looked(200) > 20 && looked(405) > 20, "{seen:?}");
     assert!(seen.iter().all(|(path, status)| !path.starts_with("/api/") || *status == 401), "{seen:?}");
-    for path in ["/", "/doubt", "/calls", "/servers", "/overview", &format!("/calls/{held}")] {
+    for path in ["/", "/doubt", "/calls", "/servers", "/remembered", "/overview", &format!("/calls/{held}")] {
         assert_eq!(seen[path], 200, "{path}");
         browser.visit(&served, path);
         browser.wait_for("#places");
