@@ -108,7 +108,8 @@ pub(super) fn revoke(call: &Call, by: Decider, reason: String) -> Result<Step, U
     {
         return Err(Unfit::NotAnApprover);
     }
-    let unseen = call.accepted.plan.preview.is_some() && hold.shown.is_none();
+    // Every question but one that was answered in advance, the first, has been shown to somebody.
+    let unseen = call.accepted.plan.preview.is_some() && hold.shown.is_none() && hold.revision == 1;
     let then = if unseen { vec![Effect::Preview] } else { Vec::new() };
     Ok(Step { append: vec![Entry::Revoked { by, reason, unseen }], then })
 }
