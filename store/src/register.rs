@@ -40,6 +40,7 @@ impl FromStr for RememberedId {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "an entry keeps it in a box")]
 pub enum Note {
     /// An approval also speaks for later calls like the one that it was given to.
     Remembered(Remembered),
