@@ -54,11 +54,18 @@ impl Driver {
 
     /// A call as it is now, for the agent that made it; none where it is not this principal's.
     pub(crate) async fn look(&self, caller: &Caller, id: CallId) -> Option<Call> {
-        let call = match self.find(id) {
+        let live = self.find(id);
+        let call = match &live {
             Some(live) => live.with(|shared| shared.call.clone()),
             None => load(&self.journal, id).await.ok().flatten()?,
         };
-        (call.accepted.caller.principal == caller.principal).then_some(call)
+        if call.accepted.caller.principal != caller.principal {
+            return None;
+        }
+        if let Some(live) = live {
+            live.wanted();
+        }
+        Some(call)
     }
 
     /// Where a call stands, for the agent that made it.

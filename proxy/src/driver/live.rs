@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use holdfast_store::{Call, CallId, Hash32, Text, engine::Event};
+use holdfast_store::{Call, CallId, Hash32, State, Text, engine::Event};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
@@ -33,6 +33,8 @@ pub(super) enum Input {
     Decision(Decision),
     Probed(holdfast_store::Attempt, holdfast_store::engine::Probed),
     Joined(holdfast_store::Caller, Option<holdfast_store::KeySource>),
+    /// Its agent has asked for it.
+    Wanted,
 }
 
 /// The part that tasks share under a lock that is never held across an await.
@@ -104,6 +106,7 @@ impl Live {
     pub(super) fn join(&self, wants: Progress, replayed: bool) -> Ends {
         let (sender, progress) = mpsc::channel(if wants == Progress::Wanted { PROGRESS_BACKLOG } else { 1 });
         let (tell, reply) = oneshot::channel();
+        self.wanted();
         let waiter = self.with(|shared| {
             shared.next_waiter += 1;
             let id = WaiterId(shared.next_waiter);
@@ -113,6 +116,21 @@ impl Live {
             id
         });
         Ends { waiter, progress, reply }
+    }
+
+    /// Its agent is there: an approved call may have waited for that (`detached = false`).
+    pub(super) fn wanted(&self) {
+        if self.with(|shared| shared.call.state == State::Approved && !shared.call.accepted.plan.detached) {
+            self.send(Input::Wanted).ok();
+        }
+    }
+
+    /// Whether the call is approved, and to be sent only once its agent asks for it.
+    pub(super) fn awaits_agent(&self) -> bool {
+        self.with(|shared| {
+            let approved = shared.call.state == State::Approved;
+            approved && !shared.call.accepted.plan.detached && shared.waiters.is_empty()
+        })
     }
 
     /// Leaves the waiters; true where nobody is left.

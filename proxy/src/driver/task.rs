@@ -143,6 +143,12 @@ impl Task {
                 }
                 self.step(Event::Probed(probed)).await.map(drop)
             }
+            Input::Wanted => {
+                if self.live.with(|shared| shared.call.state == State::Approved) {
+                    self.queue();
+                }
+                Ok(())
+            }
             Input::Joined(caller, source) => {
                 self.commit(now(), Step { append: vec![Entry::Joined { caller, source }], then: Vec::new() })
                     .await
@@ -273,15 +279,21 @@ impl Task {
         self.live.changed();
     }
 
+    fn queue(&mut self) {
+        if self.slot.is_some() {
+            self.live.tell(Event::Slot);
+        } else if self.queued.is_none() {
+            let line = self.line.clone();
+            self.queued = Some(Box::pin(async move { line.enter().await }));
+        }
+    }
+
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Queue if self.slot.is_some() => self.live.tell(Event::Slot),
-                Effect::Queue if self.queued.is_some() => {}
-                Effect::Queue => {
-                    let line = self.line.clone();
-                    self.queued = Some(Box::pin(async move { line.enter().await }));
-                }
+                // The grant's own clock goes on meanwhile.
+                Effect::Queue if self.live.awaits_agent() => {}
+                Effect::Queue => self.queue(),
                 Effect::Recheck => self.recheck(),
                 Effect::Send(attempt) => self.send(attempt),
                 Effect::CancelUpstream(attempt) => {

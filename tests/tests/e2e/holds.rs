@@ -514,3 +514,21 @@ fn another_server_under_the_same_name_is_asked_for_again() {
     ana.approve(&call);
     assert!(Agent::modern(&served, "agent").wait(&call).succeeded());
 }
+
+#[test]
+fn an_approved_call_that_is_not_detached_waits_for_its_agent() {
+    let world = asking("detached = false\n");
+    let served = world.serve();
+    let call = Agent::modern(&served, "agent").call("bank__transfer", payment("INV-1")).call();
+    let ana = Desk::of(&served, ANA);
+    ana.approve(&call);
+    ana.await_state(&call, "approved");
+    // Neither a restart nor anybody else makes it go.
+    served.kill();
+    let served = world.serve();
+    let ana = Desk::of(&served, ANA);
+    assert!(Agent::modern(&served, "other").call("bank__echo", json!({ "message": "hi" })).succeeded());
+    assert_eq!((ana.call(&call)["call"]["state"].clone(), world.ledger().len()), (json!("approved"), 0));
+    assert!(Agent::modern(&served, "agent").wait(&call).succeeded());
+    assert_eq!(world.paid("INV-1"), 1);
+}
