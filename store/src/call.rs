@@ -23,7 +23,7 @@ pub struct Hold {
     /// What is to be approved.
     pub digest: Digest,
     /// All of them must be satisfied.
-    pub gates: Vec<Gate>,
+    pub gates: Arc<[Gate]>,
     /// When this revision was asked.
     pub asked: Millis,
     /// Approvals of this revision, with the gates that each counts for.
@@ -267,7 +267,7 @@ impl Call {
     ) {
         self.grant = None;
         let earlier = self.hold.take().and_then(|hold| hold.shown);
-        let (gates, shown) = (gates.to_vec(), shown.clone());
+        let (gates, shown) = (gates.into(), shown.clone());
         self.hold = Some(Hold { revision, digest, gates, asked: at, votes: Vec::new(), shown, earlier });
     }
 

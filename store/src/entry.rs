@@ -126,7 +126,7 @@ pub enum Disposition {
         /// What the approvers approve.
         digest: Digest,
         /// One gate for each matching `ask` rule; all must be satisfied.
-        gates: Vec<Gate>,
+        gates: Arc<[Gate]>,
     },
     /// Refused by a rule; nothing is ever sent.
     Deny {

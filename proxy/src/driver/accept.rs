@@ -91,7 +91,10 @@ impl Driver {
         if known == Known::Changed {
             return self.quarantined(&identity, wish, target).await.map(Prepared::Existing);
         }
-        let disposition = disposition(verdict, &request, &identity, &upstream, &tool);
+        let mut disposition = disposition(verdict, &request, &identity, &upstream, &tool);
+        if let Disposition::Ask { gates, .. } = &mut disposition {
+            *gates = self.plans.gates(gates);
+        }
         let fingerprint = identity.fingerprint;
         let (origin, keys) = (identity.origin, identity.keys.clone());
         let uses = Vec::new();
@@ -370,7 +373,7 @@ fn disposition(
                 rules: &rules,
                 revision: 1,
             };
-            Disposition::Ask { digest: approvable.digest(), gates }
+            Disposition::Ask { digest: approvable.digest(), gates: gates.into() }
         }
     }
 }

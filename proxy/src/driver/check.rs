@@ -163,7 +163,7 @@ async fn check(driver: &Driver, upstream: &Arc<Upstream>, call: &Call, tool: Opt
         }
         Judged::Same => match preview::drifted(upstream, call).await {
             Drift::None => return Recheck::Same,
-            Drift::Found(reason, shown) => (reason, hold.gates.clone(), Some(shown)),
+            Drift::Found(reason, shown) => (reason, hold.gates.to_vec(), Some(shown)),
         },
     };
     let asked = Asked {
@@ -199,7 +199,7 @@ fn judge_again(driver: &Driver, upstream: &Upstream, call: &Call, tool: &Tool) -
     let (gates, stricter) = match driver.decide_again(call, tool, upstream, &call.arguments().value()) {
         Err(rule) => return Judged::Denied(format!("the policy now denies it (rule `{rule}`)")),
         Ok(Again { stricter: Some(gates), .. }) => (gates, true),
-        Ok(Again { stricter: None, .. }) => (hold.gates.clone(), false),
+        Ok(Again { stricter: None, .. }) => (hold.gates.to_vec(), false),
     };
     let asked = Asked {
         call,
@@ -259,7 +259,7 @@ impl Driver {
             hints: tool.hints,
             trust: super::trust(upstream.config()),
         });
-        let held = call.hold.as_ref().map(|hold| hold.gates.as_slice()).unwrap_or_default();
+        let held = call.hold.as_ref().map(|hold| &*hold.gates).unwrap_or_default();
         let more = decision.verdict.asks_more_than(held);
         match decision.verdict {
             Verdict::Deny { rule, .. } => Err(rule),

@@ -70,7 +70,7 @@ impl Driver {
             DecideError::NotAllowed(format!("the policy denies these arguments (rule `{rule}`)"))
         })?;
         same_promises(&accepted.plan, &again.plan).map_err(DecideError::Illegal)?;
-        let gates = again.stricter.unwrap_or_else(|| hold.gates.clone());
+        let gates = again.stricter.unwrap_or_else(|| hold.gates.to_vec());
         let arguments = Text::of(&arguments);
         let shown = preview::look(&upstream, &call, &arguments).await;
         let asked = Asked {

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Weak};
 
 use holdfast_store::{
-    Append, Call, Claim, Entry, Hash32, Journal, JournalError, KeyFate, Millis, State, Urgency, engine,
+    Append, Call, Claim, Disposition, Entry, Hash32, Journal, JournalError, KeyFate, Millis, State, Urgency,
+    engine,
 };
 
 use super::{
@@ -150,6 +151,12 @@ fn unfinished(journal: &dyn Journal, plans: &Plans) -> Result<Vec<Call>, Journal
         let Some(mut call) = folded(journal, id)?.filter(|call| !call.state.is_done()) else { continue };
         if let Some(accepted) = Arc::get_mut(&mut call.accepted) {
             accepted.plan = plans.shared(accepted.plan.clone());
+            if let Disposition::Ask { gates, .. } = &mut accepted.disposition {
+                *gates = plans.gates(gates);
+            }
+        }
+        if let Some(hold) = &mut call.hold {
+            hold.gates = plans.gates(&hold.gates);
         }
         calls.push(call);
     }

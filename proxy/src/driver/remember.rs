@@ -119,7 +119,7 @@ impl Driver {
             identity: upstream.identity().to_owned(),
             tool: accepted.tool.clone(),
             definition: tool.hash.to_string(),
-            gates: hold.gates.clone(),
+            gates: hold.gates.to_vec(),
             pins: pinned.map(|(name, value)| (name.clone(), Text::of(value))).collect(),
             vary: wish.vary,
             uses: wish.uses,

@@ -151,7 +151,7 @@ fn digest() -> Digest {
 fn journal() -> Arc<dyn Journal> {
     let journal = Memory::new(Delivery::AtOnce, Chaining::Chained);
     let gates = vec![Gate::for_rule(RuleId::new("r"))];
-    accept(&journal, id(0xa1), Disposition::Ask { digest: digest(), gates });
+    accept(&journal, id(0xa1), Disposition::Ask { digest: digest(), gates: gates.into() });
     accept(&journal, id(0xa2), Disposition::Allow);
     let lost = Entry::Lost {
         attempt: Attempt(1),

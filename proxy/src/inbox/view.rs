@@ -152,7 +152,7 @@ fn hold(call: &Call) -> Option<HoldDetail> {
     Some(HoldDetail {
         digest: hold.digest,
         revision: hold.revision,
-        gates: hold.gates.clone(),
+        gates: hold.gates.to_vec(),
         votes: hold.votes.iter().cloned().map(|(by, gates)| Vote { by, gates }).collect(),
         preview: hold.shown.clone(),
         earlier: hold.earlier.clone(),

@@ -72,14 +72,14 @@ fn accepted(plan: Plan, disposition: Disposition) -> Entry {
 }
 
 fn asking() -> Entry {
-    accepted(Plan::default(), Disposition::Ask { digest: digest(1), gates: vec![Gate::default()] })
+    accepted(Plan::default(), Disposition::Ask { digest: digest(1), gates: [Gate::default()].into() })
 }
 
 fn asking_with_preview() -> Entry {
     let arg = Pointer::parse("/dry_run").expect("a pointer");
     let preview = Preview { by: PreviewBy::DryRun { arg, value: true.into() }, drift: vec![] };
     let plan = Plan { preview: Some(preview), ..Plan::default() };
-    accepted(plan, Disposition::Ask { digest: digest(1), gates: vec![Gate::default()] })
+    accepted(plan, Disposition::Ask { digest: digest(1), gates: [Gate::default()].into() })
 }
 
 fn allowed() -> Entry {

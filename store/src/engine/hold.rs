@@ -83,7 +83,7 @@ fn count(now: Now, hold: &Hold, vote: Vote, remembered: Option<RememberedId>) ->
     if counts_for.is_empty() {
         return Err(Unfit::NotAnApprover);
     }
-    let satisfied = (0u32..).zip(&hold.gates).all(|(place, gate)| {
+    let satisfied = (0u32..).zip(&*hold.gates).all(|(place, gate)| {
         let earlier = hold.votes.iter().filter(|(_, gates)| gates.contains(&place)).count();
         earlier + usize::from(counts_for.contains(&place)) >= gate.quorum as usize
     });

@@ -76,9 +76,9 @@ fn example(name: &str) -> Entry {
     let in_advance = |grant| vote(grant, Some(RememberedId(uuid::Uuid::nil())));
     match name {
         "accepted allow" => accepted(Disposition::Allow),
-        "accepted ask" => accepted(Disposition::Ask { digest, gates: Vec::new() }),
+        "accepted ask" => accepted(Disposition::Ask { digest, gates: [].into() }),
         "accepted deny" => accepted(Disposition::Deny { rule: RuleId::defaults() }),
-        "accepted unseen" => previewing(accepted(Disposition::Ask { digest, gates: Vec::new() })),
+        "accepted unseen" => previewing(accepted(Disposition::Ask { digest, gates: [].into() })),
         "previewed" => Entry::Previewed { revision: 1, shown: shown(), digest },
         "revoked" => Entry::Revoked { by: by(), reason: "second thoughts".into(), unseen: false },
         "revoked unseen" => Entry::Revoked { by: by(), reason: "second thoughts".into(), unseen: true },

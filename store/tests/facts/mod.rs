@@ -64,7 +64,7 @@ pub(crate) fn accepted() -> Accepted {
 
 pub(crate) fn asking() -> Accepted {
     Accepted {
-        disposition: Disposition::Ask { digest: hash("digest"), gates: vec![Gate::default()] },
+        disposition: Disposition::Ask { digest: hash("digest"), gates: [Gate::default()].into() },
         ..accepted()
     }
 }

@@ -162,7 +162,7 @@ impl Audit {
         let when = Moment { at: record.at, real: submitted.real, epoch: submitted.epoch };
         let asked = match &accepted.disposition {
             Disposition::Ask { digest, gates } => {
-                Some(Asked { digest: *digest, gates: gates.clone(), when, voters: Vec::new() })
+                Some(Asked { digest: *digest, gates: gates.to_vec(), when, voters: Vec::new() })
             }
             Disposition::Allow | Disposition::Deny { .. } => None,
         };

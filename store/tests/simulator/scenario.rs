@@ -201,7 +201,7 @@ impl Intent {
     pub(crate) fn accepted(&self, ask: &AskSetup) -> Accepted {
         let disposition = match self.verdict {
             Verdict::Allow => Disposition::Allow,
-            Verdict::Ask => Disposition::Ask { digest: self.digest, gates: self.gates.clone() },
+            Verdict::Ask => Disposition::Ask { digest: self.digest, gates: self.gates.as_slice().into() },
             Verdict::Deny => Disposition::Deny { rule: RuleId::defaults() },
         };
         Accepted {

@@ -48,7 +48,10 @@ fn accepted() -> Entry {
         incarnation: None,
         meta: None,
         headers: Vec::new(),
-        disposition: Disposition::Ask { digest: digest(), gates: vec![Gate::for_rule(RuleId::new("large"))] },
+        disposition: Disposition::Ask {
+            digest: digest(),
+            gates: [Gate::for_rule(RuleId::new("large"))].into(),
+        },
         plan: Arc::new(Plan { rules: vec![RuleId::new("large")], ..Plan::default() }),
         policy: "p1".into(),
     }))

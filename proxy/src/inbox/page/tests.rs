@@ -287,7 +287,7 @@ fn accepted(arguments: &str, run: Option<&str>, disposition: Disposition) -> Ent
 
 fn asked(journal: &Memory, call: CallId, arguments: &str, run: Option<&str>) {
     let gates = vec![Gate::for_rule(RuleId::new("r"))];
-    let disposition = Disposition::Ask { digest: digest(arguments, 1), gates };
+    let disposition = Disposition::Ask { digest: digest(arguments, 1), gates: gates.into() };
     append(journal, call, 0, vec![accepted(arguments, run, disposition)]);
 }
 

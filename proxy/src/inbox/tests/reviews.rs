@@ -4,7 +4,7 @@ use super::*;
 
 fn break_glass(journal: &dyn Journal, n: u128, why: &str) {
     let gates = vec![Gate::for_rule(RuleId::new("r"))];
-    accept(journal, id(n), Disposition::Ask { digest: digest(), gates });
+    accept(journal, id(n), Disposition::Ask { digest: digest(), gates: gates.into() });
     let by = Decider { name: "root".into(), groups: Vec::new(), via: "api".into() };
     let grant = Some(holdfast_store::Grant { execute_by: Millis(9_000) });
     let approved = Entry::Approved {

@@ -127,7 +127,7 @@ impl Story {
     }
 
     pub(super) fn held_for(mut self, gates: &[Gate]) -> Self {
-        self.disposition = Disposition::Ask { digest: DIGEST, gates: gates.to_vec() };
+        self.disposition = Disposition::Ask { digest: DIGEST, gates: gates.into() };
         self
     }
 
