@@ -251,6 +251,7 @@ fn a_server_that_changes_for_ever_does_not_fill_the_journal() {
         agent.call("odd__announce", json!({}));
         eventually("it has changed again", || root.tool("odd", "pay")["hash"] != seen);
     }
-    // Each announcement is a call of three entries; the changes themselves add none.
-    assert_eq!(entries() - before, 19 * 3);
+    // Each announcement is a call of three entries. Of the changes only the first is recorded, perhaps a moment later.
+    let added = entries() - before;
+    assert!((19 * 3..=19 * 3 + 1).contains(&added), "{added}");
 }
