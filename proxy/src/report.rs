@@ -284,6 +284,19 @@ impl Report {
         .hint("Take the exact name from `tools/list`.")
     }
 
+    /// The tool's definition cannot be recorded, so that nobody could tell when it changes.
+    pub(crate) fn tool_unrecordable(target: Target<'_>) -> Self {
+        Self::new(
+            "tool-quarantined",
+            format!(
+                "the definition of {target} cannot be recorded: it is larger than 256 KiB, or its server has more than \
+                 2000 tools; nothing was sent"
+            ),
+        )
+        .hint("Tell the user that the server has to offer less: nobody could tell when such a tool changes.")
+        .details(json!({ "server": target.server, "tool": target.tool }))
+    }
+
     /// The tool is not what it was when it was trusted.
     pub(crate) fn tool_quarantined(target: Target<'_>) -> Self {
         Self::new(

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    Done, Global, Output,
+    Done, Failure, Global, Output,
     client::Client,
     decide::confirmed,
     out,
@@ -57,6 +57,9 @@ pub(super) fn tools(global: &Global, args: &ToolsArgs) -> Done {
         out::json(&json!({ "tools": tools }));
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(server) = args.server.as_deref().filter(|_| tools.is_empty()) {
+        return Err(no_tools(server));
+    }
     if tools.is_empty() {
         out::data("No server has listed a tool yet.");
         return Ok(ExitCode::SUCCESS);
@@ -66,6 +69,7 @@ pub(super) fn tools(global: &Global, args: &ToolsArgs) -> Done {
         let by = view.by.as_ref().map_or("first seen".to_owned(), |by| format!("by {}", visible(&by.name)));
         let state = match view.state {
             Trust::Trusted => format!("trusted {since}, {by}"),
+            Trust::Unrecorded => "not recorded: nothing is sent to it".to_owned(),
             Trust::Changed => format!("CHANGED since it was trusted {since}, {by}"),
         };
         [format!("{}/{}", visible(&view.server), visible(&view.tool)), view.hash[..12].to_owned(), state]
@@ -85,10 +89,14 @@ pub(super) fn tools(global: &Global, args: &ToolsArgs) -> Done {
 pub(super) fn accept(global: &Global, args: &AcceptArgs) -> Done {
     let client = serve(global)?;
     let mut tools = list(&client, Some(&args.server))?;
-    tools.retain(|view| args.tool.as_ref().is_none_or(|tool| *tool == view.tool));
-    if let Some(tool) = args.tool.as_ref().filter(|_| tools.is_empty()) {
-        return Err(Report::unknown_tool(Target { server: &args.server, tool }, &[]).into());
+    if tools.is_empty() {
+        return Err(no_tools(&args.server));
     }
+    if let Some(tool) = args.tool.as_ref().filter(|tool| tools.iter().all(|view| view.tool != **tool)) {
+        let known: Vec<&str> = tools.iter().map(|view| view.tool.as_str()).collect();
+        return Err(Report::unknown_tool(Target { server: &args.server, tool }, &known).into());
+    }
+    tools.retain(|view| args.tool.as_ref().is_none_or(|tool| *tool == view.tool));
     tools.retain(|view| view.state == Trust::Changed);
     if tools.is_empty() {
         out::data("Nothing there has changed.");
@@ -111,6 +119,12 @@ pub(super) fn accept(global: &Global, args: &AcceptArgs) -> Done {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn no_tools(server: &str) -> Failure {
+    Report::new("not-found", format!("no server `{}` has listed a tool", visible(server)))
+        .hint("`holdfast tools` lists all that are known; a server that was never up has listed none.")
+        .into()
 }
 
 fn list(client: &Client, server: Option<&str>) -> Result<Vec<ToolView>, Report> {

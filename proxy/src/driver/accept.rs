@@ -68,7 +68,7 @@ impl Driver {
             return Err(Box::new(Report::unknown_server(&request.server, &known)));
         };
         let tool = self.tool(&upstream, &request, target).await?;
-        let known = self.see(&request.server, &tool).await?;
+        let known = self.see(&tool, target).await?;
         let (verdict, plan) = self.judge(&request, &upstream, &tool);
         let id = CallId(Uuid::now_v7());
         let denied = matches!(verdict, Verdict::Deny { .. });
@@ -161,7 +161,8 @@ impl Driver {
         let slot = if allowed { line.try_enter() } else { None };
         let durable = if engine::is_exempt(&accepted) { Durable::Later } else { Durable::First };
         let at_once = if slot.is_some() { SlotAtOnce::Held } else { SlotAtOnce::None };
-        let decided = engine::begin_decided(self.moment(), id, &accepted, votes);
+        let decided =
+            if votes.is_empty() { None } else { engine::begin_decided(self.moment(), id, &accepted, votes) };
         let decided = decided.and_then(|(step, used)| Some((step, self.reserve(&used)?)));
         let (step, reserved) = match decided {
             Some((step, reserved)) => (step, Some(reserved)),

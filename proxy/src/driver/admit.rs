@@ -36,17 +36,17 @@ impl Driver {
     }
 
     /// What is known of the tool, which is recorded before it is used for the first time.
-    pub(super) async fn see(&self, server: &str, tool: &Tool) -> Result<Known, Box<Report>> {
+    pub(super) async fn see(&self, tool: &Tool, target: Target<'_>) -> Result<Known, Box<Report>> {
+        let server = target.server;
         let known = self.known(server, tool);
         if known != Known::Trusted {
             let seen = self.see_tools(server, std::slice::from_ref(tool)).await;
             seen.map_err(|error| Box::new(Report::journal_unavailable(&format!("{error:?}"))))?;
             // What could not be recorded cannot be told from what it may become.
-            return Ok(if self.known(server, tool) == Known::Trusted {
-                Known::Trusted
-            } else {
-                Known::Changed
-            });
+            return match self.known(server, tool) {
+                Known::Not => Err(Box::new(Report::tool_unrecordable(target))),
+                known => Ok(known),
+            };
         }
         Ok(known)
     }

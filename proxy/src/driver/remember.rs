@@ -44,7 +44,6 @@ impl Driver {
         by: Decider,
         wish: Wish,
     ) -> Result<Remembered, DecideError> {
-        within_bounds(&wish)?;
         let call = match self.find(id) {
             Some(live) => live.with(|shared| shared.call.clone()),
             None => {
@@ -145,12 +144,18 @@ impl Driver {
     }
 }
 
-fn within_bounds(wish: &Wish) -> Result<(), DecideError> {
-    if !(1..=MOST_USES).contains(&wish.uses) {
-        return Err(DecideError::Illegal(format!("it can be used 1 to {MOST_USES} times")));
+impl Wish {
+    /// A wish within bounds.
+    ///
+    /// # Errors
+    /// Which bound it passes.
+    pub(crate) fn new(digest: Digest, vary: Vec<String>, uses: u32, for_ms: u64) -> Result<Self, String> {
+        if !(1..=MOST_USES).contains(&uses) {
+            return Err(format!("an approval can be remembered for 1 to {MOST_USES} calls, not {uses}"));
+        }
+        if !(60_000..=LONGEST_MS).contains(&for_ms) {
+            return Err("an approval can be remembered for a minute to 30 days".to_owned());
+        }
+        Ok(Self { digest, vary, uses, for_ms })
     }
-    if !(60_000..=LONGEST_MS).contains(&wish.for_ms) {
-        return Err(DecideError::Illegal("it can hold for a minute to 30 days".into()));
-    }
-    Ok(())
 }

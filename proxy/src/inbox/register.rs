@@ -79,6 +79,8 @@ pub(crate) enum Trust {
     Trusted,
     /// Nothing is sent until an operator accepts the definition.
     Changed,
+    /// The definition is not recorded: not yet, or because it cannot be. Nothing is sent before it is.
+    Unrecorded,
 }
 
 impl ToolView {
@@ -89,7 +91,11 @@ impl ToolView {
         Self {
             server: server.to_owned(),
             tool: tool.name.clone(),
-            state: if changed { Trust::Changed } else { Trust::Trusted },
+            state: match known {
+                None => Trust::Unrecorded,
+                Some(_) if changed => Trust::Changed,
+                Some(_) => Trust::Trusted,
+            },
             hash: tool.hash.to_string(),
             definition: Text::of(&tool.definition),
             since: known.as_ref().map(|known| known.trusted.at),
@@ -235,7 +241,7 @@ impl Act for Remembering {
         Named { id }: Named,
     ) -> Result<RememberedView, Failure> {
         let Self { digest, vary, uses, span: length } = self;
-        let wish = Wish { digest, vary, uses, for_ms: span(&length)? };
+        let wish = Wish::new(digest, vary, uses, span(&length)?).map_err(Report::bad_request)?;
         let journal = inbox.desk.journal();
         let found =
             blocking(move || Ok(ids::find(&*journal, &id).map_err(|missing| no_call_words(&id, &missing))));

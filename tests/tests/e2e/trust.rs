@@ -255,3 +255,17 @@ fn a_server_that_changes_for_ever_does_not_fill_the_journal() {
     let added = entries() - before;
     assert!((19 * 3..=19 * 3 + 1).contains(&added), "{added}");
 }
+
+#[test]
+fn a_definition_that_cannot_be_recorded_is_not_trusted_and_says_so() {
+    let world = world();
+    define(&world, &"Pays. ".repeat(50_000));
+    let served = world.serve();
+    let mut agent = Agent::modern(&served, "agent");
+    let refused = agent.call("odd__pay", json!({}));
+    assert_eq!((refused.code(), refused.is_error()), ("tool-quarantined", true), "{refused:?}");
+    assert!(refused.text().contains("larger than 256 KiB"), "{}", refused.text());
+    assert_eq!(Desk::of(&served, ROOT).tool("odd", "pay")["state"], "unrecorded");
+    assert_eq!(world.odd_calls("pay").len(), 0);
+    assert!(agent.call("odd__announce", json!({})).succeeded());
+}

@@ -285,5 +285,5 @@ async fn wish<D: Desk>(inbox: &Inbox<D>, id: CallId, fields: &Fields) -> Result<
     let arguments = known.as_ref().and_then(pinnable).ok_or_else(|| Report::not_found(&id.to_string()))?;
     let free = arguments.into_iter().enumerate().filter(|(place, _)| !pinned.contains(place));
     let vary = free.map(|(_, (name, _))| name).collect();
-    Ok(Wish { digest, vary, uses, for_ms: span(fields.get("for"))? })
+    Wish::new(digest, vary, uses, span(fields.get("for"))?).map_err(Report::bad_request)
 }
