@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use holdfast_store::Text;
 use serde::{
-    Deserialize,
+    Deserialize, Deserializer as _,
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value, value::RawValue};
@@ -19,6 +19,12 @@ pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
 pub(crate) const INVALID_PARAMS: i64 = -32602;
 /// JSON-RPC 2.0: internal error.
 pub(crate) const INTERNAL_ERROR: i64 = -32603;
+/// MCP 2026-07-28: a header contradicts the body or is missing.
+pub(crate) const HEADER_MISMATCH: i64 = -32020;
+/// MCP 2026-07-28: the request needs a capability that the client did not declare.
+pub(crate) const MISSING_CAPABILITY: i64 = -32021;
+/// MCP 2026-07-28: the protocol version is not served.
+pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 
 /// One JSON-RPC message with its members as they stand in the text.
 ///
@@ -223,6 +229,50 @@ const NUMBER_TOKEN: &str = "$serde_json::private::Number";
 impl Strict {
     fn below<E: serde::de::Error>(&self) -> Result<usize, E> {
         self.depth.checked_sub(1).ok_or_else(|| E::custom(TOO_DEEP))
+    }
+}
+
+/// The members of an object in their order: unescaped name, value as it stands in the text.
+pub(crate) type Members<'a> = Vec<(Cow<'a, str>, &'a str)>;
+
+/// The members of the object `text`; none where it is no object.
+pub(crate) fn members(text: &str) -> Option<Members<'_>> {
+    struct Walk;
+    impl<'de> Visitor<'de> for Walk {
+        type Value = Members<'de>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Members::new();
+            while let Some(Name(name)) = map.next_key()? {
+                members.push((name, map.next_value::<&RawValue>()?.get()));
+            }
+            Ok(members)
+        }
+    }
+    serde_json::Deserializer::from_str(text).deserialize_map(Walk).ok()
+}
+
+/// A member's name, borrowed where it holds no escapes (a plain `Cow` would always be copied).
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> serde::Deserialize<'de> for Name<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Take;
+        impl<'de> Visitor<'de> for Take {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Take)
     }
 }
 

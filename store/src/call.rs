@@ -277,6 +277,15 @@ impl Call {
         }
     }
 
+    /// The call waited for its agent, from then until now: its own clocks stood still meanwhile. Like `heard` this is
+    /// in no entry; after a restart they count from the last one.
+    pub fn paused(&mut self, from: Millis, until: Millis) {
+        let pause_ms = until.since(from);
+        for clock in [&mut self.since, &mut self.heard, &mut self.deadline] {
+            *clock = clock.plus(pause_ms);
+        }
+    }
+
     /// Whether an attempt may have executed: "unknown" is never "failed".
     pub fn may_have_executed(&self) -> bool {
         self.unproven > 0

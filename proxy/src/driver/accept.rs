@@ -84,6 +84,7 @@ impl Driver {
             from: super::from(request.connection, &request.caller.channel),
             caller: request.caller.clone(),
             progress: request.progress,
+            client: request.client.clone(),
         };
         if let Some(start) = self.sent_before(&identity, &wish).await? {
             return Ok(Prepared::Existing(start));
@@ -171,7 +172,7 @@ impl Driver {
         claim.uses = reserved.as_ref().map(Reserved::keys).unwrap_or_default();
         let at = now();
         let call = Call::begin(id, at, &step.append[0]).expect("begin() starts with Accepted");
-        let (live, inbox) = Live::new(call, claim.identical);
+        let (live, inbox) = Live::new(call, claim.identical, wish.client.clone());
         let facts = Append {
             call: id,
             at,
@@ -191,6 +192,7 @@ impl Driver {
             queued: None,
             flight: None,
             probing: Probing::No,
+            question: None,
             durable,
         };
         New { task, facts, reserved, then: step.then, wish }

@@ -18,7 +18,7 @@ use super::{
     register::Known,
     task::{Probing, Task},
 };
-use crate::upstream::{Dispatch, Tool, Upstream};
+use crate::upstream::{Client, Dispatch, Tool, Upstream};
 
 /// Between two looks at a server that does not answer, while an approved call waits for it.
 const RECHECK_PAUSE: Duration = Duration::from_secs(1);
@@ -91,6 +91,7 @@ async fn ask(upstream: &Arc<Upstream>, call: &Call, probe: &Probe, old_process: 
         arguments: Text::of(&arguments),
         meta: None,
         headers: Vec::new(),
+        client: Client::unknown(),
     };
     let limit = Duration::from_millis(call.accepted.plan.attempt_timeout_ms);
     match upstream.ask(dispatch, limit).await {

@@ -15,7 +15,7 @@ use crate::{
 /// The event that a signal makes; none for progress, which is passed on and only counts as a sign of life.
 pub(super) fn event(server: &ServerConfig, attempt: Attempt, signal: Signal) -> Event {
     match signal {
-        Signal::Progress(_) => Event::Progress(attempt),
+        Signal::Progress(_) | Signal::Remarked(_) | Signal::Asked(_) => Event::Progress(attempt),
         Signal::Answered(answer) => Event::Answered(attempt, answer),
         Signal::Unsent(unsent) => Event::Failed(attempt, not_sent(unsent)),
         Signal::Lost(loss, message) => {
@@ -28,7 +28,7 @@ pub(super) fn event(server: &ServerConfig, attempt: Attempt, signal: Signal) -> 
 /// Whether a signal shows that the server's transport works; none where it shows nothing.
 pub(super) fn transport(signal: &Signal) -> Option<Transport> {
     match signal {
-        Signal::Progress(_) => None,
+        Signal::Progress(_) | Signal::Remarked(_) | Signal::Asked(_) => None,
         // The server is there; we do not want to.
         Signal::Unsent(unsent) if unsent.code == UNTRUSTED => None,
         Signal::Answered(_) | Signal::Refused(_) => Some(Transport::Works),
@@ -63,7 +63,12 @@ fn refused(server: &ServerConfig, refused: Refused) -> Failed {
     let listed = |number: i64| server.unexecuted.contains(&number);
     let says_unexecuted =
         refused.code.is_some_and(listed) || refused.status.map(i64::from).is_some_and(listed);
-    let for_good = matches!(refused.code, Some(wire::METHOD_NOT_FOUND | wire::INVALID_PARAMS));
+    let for_good = matches!(
+        refused.code,
+        Some(
+            wire::METHOD_NOT_FOUND | wire::INVALID_PARAMS | wire::HEADER_MISMATCH | wire::MISSING_CAPABILITY
+        )
+    );
     let (failure, code, message) = if says_unexecuted {
         (Failure::RefusedUnexecuted, "upstream-refused", "The server says that it did not execute it.")
     } else if for_good {

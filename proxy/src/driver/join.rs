@@ -14,7 +14,7 @@ use super::{
     ticket::{Body, Joined, Patience, Receipt, Reply, Start, Ticket},
     words,
 };
-use crate::report::Report;
+use crate::{report::Report, upstream::Client};
 
 /// What a request wants of the call that it becomes or joins.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Wish {
     pub(super) caller: Caller,
     pub(super) from: From,
     pub(super) progress: Progress,
+    /// What the agent's client can do.
+    pub(super) client: Arc<Client>,
 }
 
 /// How a request came to be taken as an existing call.
@@ -40,9 +42,10 @@ impl Driver {
         connection: u64,
         id: CallId,
         progress: Progress,
+        client: &Arc<Client>,
     ) -> Option<Ticket> {
         let from = super::from(connection, &caller.channel);
-        let wish = Wish { caller: caller.clone(), from, progress };
+        let wish = Wish { caller: caller.clone(), from, progress, client: client.clone() };
         if let Some(live) = self.find(id) {
             let own = live.with(|shared| shared.call.accepted.caller.principal == caller.principal);
             return own.then(|| Ticket::started(self.attach(&live, wish, None, Patience::COLLECTING)));
@@ -153,11 +156,12 @@ impl Driver {
         // What was denied with its first fact is told for the first time.
         let replayed = live.with(|shared| shared.call.state.is_done() && shared.call.entries > 1);
         let receipt = place.unwrap_or_else(|| self.place(live.origin, live.id, wish.from));
+        live.with(|shared| shared.client = wish.client.clone());
         let ends = live.join(wish.progress, replayed);
         Start::Joined(Joined {
             live: live.clone(),
             waiter: ends.waiter,
-            progress: ends.progress,
+            heard: ends.heard,
             reply: ends.reply,
             receipt,
             patience,

@@ -1,6 +1,6 @@
 //! A call that has a task: its folded state, who waits for it, and the way to its task.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_store::{Call, CallId, Hash32, State, Text, engine::Event};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -10,7 +10,10 @@ use super::{
     ticket::{Body, Receipt, Reply},
     words,
 };
-use crate::upstream::Signal;
+use crate::{
+    upstream::{Client, Question, Remark, Signal},
+    wire,
+};
 
 /// A live call. Its task alone changes the state; everybody else looks and waits.
 #[derive(Debug)]
@@ -35,12 +38,18 @@ pub(super) enum Input {
     Joined(holdfast_store::Caller, Option<holdfast_store::KeySource>),
     /// Its agent has asked for it.
     Wanted,
+    /// What the server wanted to know is answered, or not wanted any more.
+    Closed,
 }
 
 /// The part that tasks share under a lock that is never held across an await.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) call: Call,
+    /// What the client can do that asked last.
+    pub(super) client: Arc<Client>,
+    /// What the server wants to know, and who was told so.
+    question: Option<(Arc<Question>, Option<WaiterId>)>,
     waiters: Vec<Waiter>,
     next_waiter: u64,
     /// The task has ended without a durable end of the call (the journal failed, or Holdfast stops).
@@ -54,7 +63,8 @@ pub(super) struct WaiterId(u64);
 #[derive(Debug)]
 struct Waiter {
     id: WaiterId,
-    progress: Option<mpsc::Sender<Text>>,
+    wants: Progress,
+    heard: mpsc::Sender<Heard>,
     reply: oneshot::Sender<Box<Reply>>,
     /// Whether the answer comes from the record for this one.
     replayed: bool,
@@ -63,7 +73,7 @@ struct Waiter {
 /// The two ends that a waiter listens on.
 pub(super) struct Ends {
     pub(super) waiter: WaiterId,
-    pub(super) progress: mpsc::Receiver<Text>,
+    pub(super) heard: mpsc::Receiver<Heard>,
     pub(super) reply: oneshot::Receiver<Box<Reply>>,
 }
 
@@ -76,13 +86,27 @@ pub(crate) enum Progress {
     Unwanted,
 }
 
-/// Progress that a slow reader may be behind; more is dropped, because only the latest matters.
-const PROGRESS_BACKLOG: usize = 256;
+/// What a server says while a call runs.
+#[derive(Clone, Debug)]
+pub(super) enum Heard {
+    /// The `params` of a progress notification.
+    Progress(Text),
+    /// Another notification.
+    Remarked(Remark),
+}
+
+/// What a slow reader may be behind; more is dropped, because of progress only the latest matters.
+const BACKLOG: usize = 256;
 
 impl Live {
-    pub(super) fn new(call: Call, origin: Option<Hash32>) -> (Self, mpsc::UnboundedReceiver<Box<Input>>) {
+    pub(super) fn new(
+        call: Call,
+        origin: Option<Hash32>,
+        client: Arc<Client>,
+    ) -> (Self, mpsc::UnboundedReceiver<Box<Input>>) {
         let (task, inbox) = mpsc::unbounded_channel();
-        let shared = Shared { call, waiters: Vec::new(), next_waiter: 0, broken: None };
+        let shared =
+            Shared { call, client, question: None, waiters: Vec::new(), next_waiter: 0, broken: None };
         let id = shared.call.id;
         (Self { id, origin, moved: Notify::new(), shared: Mutex::new(shared), task }, inbox)
     }
@@ -104,18 +128,17 @@ impl Live {
 
     /// Joins the waiters; where there is something to say already, the reply is on its way.
     pub(super) fn join(&self, wants: Progress, replayed: bool) -> Ends {
-        let (sender, progress) = mpsc::channel(if wants == Progress::Wanted { PROGRESS_BACKLOG } else { 1 });
+        let (sender, heard) = mpsc::channel(BACKLOG);
         let (tell, reply) = oneshot::channel();
         self.wanted();
         let waiter = self.with(|shared| {
             shared.next_waiter += 1;
             let id = WaiterId(shared.next_waiter);
-            let progress = (wants == Progress::Wanted).then_some(sender);
-            shared.waiters.push(Waiter { id, progress, reply: tell, replayed });
+            shared.waiters.push(Waiter { id, wants, heard: sender, reply: tell, replayed });
             shared.reply_to_all();
             id
         });
-        Ends { waiter, progress, reply }
+        Ends { waiter, heard, reply }
     }
 
     /// Its agent is there: an approved call may have waited for that (`detached = false`).
@@ -160,15 +183,39 @@ impl Live {
         });
     }
 
-    /// Passes progress on to those who want it.
-    pub(super) fn progress(&self, params: &Text) {
+    /// Passes on what the server says: progress to those who want it.
+    pub(super) fn heard(&self, heard: &Heard) {
         self.with(|shared| {
             for waiter in &shared.waiters {
-                if let Some(progress) = &waiter.progress {
-                    progress.try_send(params.clone()).ok();
+                if waiter.wants == Progress::Wanted || !matches!(heard, Heard::Progress(_)) {
+                    waiter.heard.try_send(heard.clone()).ok();
                 }
             }
         });
+    }
+
+    /// The server wants to know something: one of those who wait is told so, now or when there is one.
+    pub(super) fn ask(&self, question: Arc<Question>) {
+        let earlier = self.with(|shared| shared.question.replace((question, None)));
+        if let Some((earlier, _)) = earlier.filter(|(earlier, _)| earlier.is_open()) {
+            let why =
+                wire::error_member(wire::INTERNAL_ERROR, "another question of this call came after it", None);
+            earlier.refuse(&why);
+        }
+        self.moved.notify_waiters();
+    }
+
+    /// The question that this waiter is to pass on: one that nobody was told, or somebody who has left since.
+    pub(super) fn question_for(&self, waiter: WaiterId) -> Option<Arc<Question>> {
+        self.with(|shared| {
+            let Shared { question, waiters, .. } = shared;
+            let (question, told) = question.as_mut().filter(|(question, _)| question.is_open())?;
+            if told.is_some_and(|told| waiters.iter().any(|other| other.id == told)) {
+                return None;
+            }
+            *told = Some(waiter);
+            Some(question.clone())
+        })
     }
 }
 

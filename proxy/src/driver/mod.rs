@@ -46,7 +46,7 @@ pub(crate) use words::has_reply;
 
 use crate::{
     config::{Config, ServerConfig},
-    upstream::{Signal, Upstreams},
+    upstream::{Client, Signal, Upstreams},
 };
 use classify::Transport;
 use live::Live;
@@ -79,6 +79,8 @@ pub(crate) struct Request {
     pub(crate) incarnation: Option<String>,
     /// Whether progress is wanted.
     pub(crate) progress: Progress,
+    /// What the agent's client can do.
+    pub(crate) client: Arc<Client>,
 }
 
 /// Drives all calls. See the module's text.

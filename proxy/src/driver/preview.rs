@@ -7,7 +7,7 @@ use holdfast_store::{Answer, AnswerKind, Approvable, Call, Digest, Shown, ShownK
 use serde_json::Value;
 
 use super::task::Task;
-use crate::upstream::{Dispatch, Tool, Upstream};
+use crate::upstream::{Client, Dispatch, Tool, Upstream};
 
 /// A preview that nobody can read helps nobody decide, and it is kept with the call.
 const LARGEST: usize = 256 << 10;
@@ -80,7 +80,14 @@ pub(super) async fn look(upstream: &Arc<Upstream>, call: &Call, arguments: &Text
         Ok((tool, arguments)) => {
             let caller = call.accepted.caller.clone();
             let arguments = Text::of(&arguments);
-            let dispatch = Dispatch { caller, tool, arguments, meta: None, headers: Vec::new() };
+            let dispatch = Dispatch {
+                caller,
+                tool,
+                arguments,
+                meta: None,
+                headers: Vec::new(),
+                client: Client::unknown(),
+            };
             let limit = Duration::from_millis(call.accepted.plan.attempt_timeout_ms);
             upstream.ask(dispatch, limit).await.map_err(|trouble| trouble.message)
         }

@@ -14,7 +14,7 @@ use super::{
     plans::Plans,
     task::{Durable, Probing, Task, abandon_exempt},
 };
-use crate::upstream::Trust;
+use crate::upstream::{Client, Trust};
 
 /// Identical earlier calls that are looked at, newest first.
 const LOOK_BACK: usize = 32;
@@ -66,7 +66,7 @@ impl Driver {
             self.reissues().read_back(new, None);
         }
         let line = self.slots.line(&call.accepted.server, &call.accepted.tool, &call.accepted.plan.limits);
-        let (live, inbox) = Live::new(call, origin);
+        let (live, inbox) = Live::new(call, origin, Client::unknown());
         let live = Arc::new(live);
         self.live_map().insert(live.id, live.clone());
         live.tell(engine::Event::Recovered);
@@ -80,6 +80,7 @@ impl Driver {
             queued: None,
             flight: None,
             probing: Probing::No,
+            question: None,
             durable: Durable::First,
         };
         tokio::spawn(task.run(Vec::new()));

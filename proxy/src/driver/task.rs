@@ -12,21 +12,25 @@ use holdfast_store::{
     engine::{self, Effect, Event, Step},
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Driver, classify,
     decide::unfit,
     journaling::{append, now},
-    live::{Input, Live},
+    live::{Heard, Input, Live},
     slots::{Line, LineFull, Slot},
     ticket::Body,
     words,
 };
 use crate::{
     report::Report,
-    upstream::{Dispatch, Flight, Signal, Unsent, Upstream},
+    upstream::{Dispatch, Flight, Question, Signal, Unsent, Upstream},
+    wire,
 };
 
+/// How long an agent may take for what a server wants to know.
+const ASK_LIMIT_MS: u64 = 60 * 60 * 1_000;
 /// Appends of exempt calls that may be waiting before their callers have to wait, too.
 const BACKLOG: usize = 20_000;
 
@@ -49,6 +53,8 @@ pub(super) struct Task {
     pub(super) queued: Option<BoxFuture<'static, Result<Slot, LineFull>>>,
     pub(super) flight: Option<(Attempt, Flight)>,
     pub(super) probing: Probing,
+    /// What the server wants to know from the agent, and since when.
+    pub(super) question: Option<(Arc<Question>, Millis)>,
     pub(super) durable: Durable,
 }
 
@@ -84,6 +90,13 @@ impl Task {
         let wake = self.live.with(|shared| engine::wake(clock, &shared.call));
         // A probe that is out needs no reminder; its own time limit brings it back.
         let wake = wake.filter(|_| self.probing == Probing::No);
+        // While the server waits for the agent, the agent's time is what runs.
+        let wake = match &self.question {
+            Some((_, since)) => Some(since.plus(ASK_LIMIT_MS)),
+            None => wake,
+        };
+        let closed = self.question.as_ref().map(|(question, _)| question.closed.clone());
+        let closed: OptionFuture<_> = closed.map(CancellationToken::cancelled_owned).into();
         let timer: OptionFuture<_> = wake.map(|at| tokio::time::sleep(delay(at))).into();
         let slot: OptionFuture<_> = self.queued.as_mut().into();
         tokio::select! {
@@ -99,6 +112,7 @@ impl Task {
                     Err(LineFull) => Event::QueueFull,
                 })))
             }
+            Some(()) = closed => Some(Box::new(Input::Closed)),
             Some(()) = timer => Some(Box::new(Input::Event(Event::Tick))),
             () = self.driver.stopped.cancelled() => {
                 self.stopped();
@@ -109,6 +123,16 @@ impl Task {
 
     async fn take(&mut self, input: Input) -> Result<(), Halt> {
         match input {
+            Input::Event(Event::Tick) if self.question.is_some() => {
+                self.refuse_question("the client did not answer in time");
+                Ok(())
+            }
+            Input::Closed => {
+                if let Some((_, since)) = self.question.take() {
+                    self.live.with(|shared| shared.call.paused(since, now()));
+                }
+                Ok(())
+            }
             Input::Event(Event::Tick) => {
                 let event = self.never_left().unwrap_or(Event::Tick);
                 self.step(event).await.map(drop)
@@ -117,11 +141,12 @@ impl Task {
             Input::Event(Event::Rechecked { .. }) if self.slot.is_none() => Ok(()),
             Input::Event(event) => self.step(event).await.map(drop),
             Input::Signal(attempt, signal) => {
-                if let Signal::Progress(params) = &signal {
-                    self.live.with(|shared| shared.call.heard = now());
-                    self.live.progress(params);
-                    return Ok(());
-                }
+                let signal = match signal {
+                    Signal::Progress(params) => return self.heard(&Heard::Progress(params)),
+                    Signal::Remarked(remark) => return self.heard(&Heard::Remarked(remark)),
+                    Signal::Asked(question) => return self.asked(attempt, question),
+                    signal => signal,
+                };
                 let event = classify::event(self.upstream.config(), attempt, signal);
                 self.step(event).await.map(drop)
             }
@@ -153,6 +178,32 @@ impl Task {
                 self.commit(now(), Step { append: vec![Entry::Joined { caller, source }], then: Vec::new() })
                     .await
             }
+        }
+    }
+
+    fn heard(&self, heard: &Heard) -> Result<(), Halt> {
+        self.live.with(|shared| shared.call.heard = now());
+        self.live.heard(heard);
+        Ok(())
+    }
+
+    fn asked(&mut self, attempt: Attempt, question: Arc<Question>) -> Result<(), Halt> {
+        let current =
+            self.live.with(|shared| shared.call.state == State::InFlight && shared.call.attempt() == attempt);
+        if !current {
+            question.refuse(&wire::error_member(wire::INVALID_REQUEST, "this request is over", None));
+            return Ok(());
+        }
+        // A second question before the first one is answered: the clock of the first goes on.
+        let since = self.question.as_ref().map_or_else(now, |(_, since)| *since);
+        self.question = Some((question.clone(), since));
+        self.live.ask(question);
+        Ok(())
+    }
+
+    fn refuse_question(&self, why: &str) {
+        if let Some((question, _)) = &self.question {
+            question.refuse(&wire::error_member(wire::INTERNAL_ERROR, why, None));
         }
     }
 
@@ -297,6 +348,7 @@ impl Task {
                 Effect::Recheck => self.recheck(),
                 Effect::Send(attempt) => self.send(attempt),
                 Effect::CancelUpstream(attempt) => {
+                    self.refuse_question("the call was cancelled");
                     if let Some((out, flight)) = &self.flight
                         && *out == attempt
                     {
@@ -329,6 +381,7 @@ impl Task {
                 arguments: shared.call.arguments().clone(),
                 meta: accepted.meta.clone(),
                 headers: accepted.headers.clone(),
+                client: shared.client.clone(),
             }
         });
         let (live, driver, upstream) = (self.live.clone(), self.driver.clone(), self.upstream.clone());

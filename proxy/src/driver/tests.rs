@@ -102,6 +102,7 @@ fn request(tool: &str, connection: u64) -> Request {
         run: None,
         incarnation: None,
         progress: Progress::Unwanted,
+        client: crate::upstream::Client::unknown(),
     }
 }
 
@@ -160,7 +161,11 @@ async fn what_was_heard_after_a_restart_is_not_matched_again() {
         life.driver.find(held).expect("it is live").with(|shared| shared.call.hold.clone()).expect("held");
     let by = holdfast_store::Decider { name: "ana".into(), groups: Vec::new(), via: String::new() };
     life.driver.approve(held, digest.digest, by, None).await.expect("it is asked");
-    let ticket = life.driver.collect(&caller(), 2, held, Progress::Unwanted).await.expect("it is ours");
+    let ticket = life
+        .driver
+        .collect(&caller(), 2, held, Progress::Unwanted, &crate::upstream::Client::unknown())
+        .await
+        .expect("it is ours");
     let collected = reply(ticket).await;
     assert_eq!(collected.state, "succeeded");
     collected.receipt.written();
@@ -194,7 +199,11 @@ async fn a_stop_dispatches_nothing_more_and_says_what_is_so() {
     assert!(matches!(told.body, Body::Stopped(_)), "a bridge asks the next process");
     assert_eq!(ran(&world), 1);
     let life = life.again(&world).await;
-    let ticket = life.driver.collect(&caller(), 3, queued, Progress::Unwanted).await.expect("it is ours");
+    let ticket = life
+        .driver
+        .collect(&caller(), 3, queued, Progress::Unwanted, &crate::upstream::Client::unknown())
+        .await
+        .expect("it is ours");
     assert_eq!((reply(ticket).await.state, ran(&world)), ("succeeded", 2));
     life.end().await;
 }

@@ -8,11 +8,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Driver,
-    live::{Live, WaiterId},
+    live::{Heard, Live, WaiterId},
     reissue::From,
     words,
 };
-use crate::report::Report;
+use crate::{
+    report::Report,
+    upstream::{Question, Remark},
+};
 
 /// News for one request.
 #[derive(Debug)]
@@ -20,6 +23,10 @@ use crate::report::Report;
 pub(crate) enum News {
     /// The `params` of a progress notification as the upstream sent them.
     Progress(Text),
+    /// Another notification of the upstream that belongs to the call.
+    Remarked(Remark),
+    /// The upstream wants to know something before it goes on.
+    Asked(Arc<Question>),
     /// The end of this request.
     Reply(Reply),
 }
@@ -178,7 +185,7 @@ pub(super) enum Start {
 pub(super) struct Joined {
     pub(super) live: Arc<Live>,
     pub(super) waiter: WaiterId,
-    pub(super) progress: mpsc::Receiver<Text>,
+    pub(super) heard: mpsc::Receiver<Heard>,
     pub(super) reply: oneshot::Receiver<Box<Reply>>,
     pub(super) receipt: Receipt,
     pub(super) patience: Patience,
@@ -292,10 +299,16 @@ impl Joined {
             let mut moved = std::pin::pin!(live.moved.notified());
             moved.as_mut().enable();
             let held = self.live.with(|shared| shared.call.state.is_held());
+            if let Some(question) = live.question_for(self.waiter) {
+                return News::Asked(question);
+            }
             let until = if held { running.min(self.since + self.patience.held) } else { running };
             tokio::select! {
                 biased;
-                Some(progress) = self.progress.recv() => return News::Progress(progress),
+                Some(heard) = self.heard.recv() => return match heard {
+                    Heard::Progress(params) => News::Progress(params),
+                    Heard::Remarked(remark) => News::Remarked(remark),
+                },
                 reply = &mut self.reply => {
                     let reply = reply.unwrap_or_else(|_| Box::new(Reply::refusal(Report::shutting_down())));
                     return News::Reply(self.finish(*reply));

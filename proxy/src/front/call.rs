@@ -25,6 +25,7 @@ use super::{
 use crate::{
     driver::{Progress, Receipt, Request, Ticket},
     report::Report,
+    upstream::Client,
 };
 
 /// `holdfast_wait` without `timeout_s`: below the shortest time-out of a client that we know (60 s).
@@ -54,6 +55,8 @@ pub(super) struct Asked {
     pub(super) cancellable: Cancellable,
     /// What the client is given where the call waits for a person.
     pub(super) surface: Surface,
+    /// What the client can do.
+    pub(super) client: Arc<Client>,
 }
 
 /// Whether request ids are unique within the caller's channel.
@@ -167,6 +170,7 @@ async fn begin(
                 run: text_member(&meta, META_RUN)?,
                 incarnation: text_member(&meta, META_INCARNATION)?,
                 progress: wanted(progress_token.as_ref()),
+                client: asked.client.clone(),
                 meta,
             };
             let ticket = front.driver.call(request).await;
@@ -267,7 +271,7 @@ async fn collect(
         }
     };
     let wanted = wanted(progress_token.as_ref());
-    match front.driver.collect(&asked.caller, link.number, call, wanted).await {
+    match front.driver.collect(&asked.caller, link.number, call, wanted, &asked.client).await {
         Some(ticket) => {
             let until = tokio::time::Instant::now() + Duration::from_secs(seconds);
             let collects = Some((call, until));

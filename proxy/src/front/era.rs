@@ -16,6 +16,8 @@ pub(super) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 pub(super) const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// Request `_meta`: name and version of the client.
 pub(super) const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
+/// Request `_meta`: the least severe level of log messages that the client wants to hear of this request.
+pub(super) const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 /// Result `_meta`: name and version of the server.
 pub(super) const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
 

@@ -10,13 +10,13 @@ use hyper::{
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use holdfast_store::Caller;
+use holdfast_store::{Caller, Text};
 
 use super::{
     Front,
     body::{self, Outgoing},
     call::{self, Asked, Cancellable},
-    era::{self, Carrier, Era},
+    era::{self, Carrier, Era, META_CAPABILITIES, META_LOG_LEVEL},
     guard::Came,
     listen::Link,
     offer,
@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     driver::Evidence,
+    upstream::{Client, Speaks},
     wire::{self, Envelope},
 };
 
@@ -222,15 +223,16 @@ impl<'a> Message<'a> {
     ) -> Result<Response<Outgoing>, Problem> {
         let Some(method) = self.method else {
             // What answers none of our offers answers nobody; it is evidence that its sender lives, no more.
-            let sender = caller(front, visitor, Era::Legacy, "", &self.params, &headers);
-            if let (Some((id, visit)), Ok((caller, ..))) = (self.response, sender) {
+            let sender = Sender::of(front, visitor, Era::Legacy, "", &self.params, &headers);
+            if let (Some((id, visit)), Ok(Sender { caller, .. })) = (self.response, sender) {
                 front.offers.answered(&caller.channel, id, visit);
             }
             return Ok(body::empty(StatusCode::ACCEPTED));
         };
         let carrier = if visitor.bridge.is_some() { Carrier::Bridge } else { Carrier::Http(&headers) };
         let era = era::of(carrier, &method, &self.params, self.id.is_some())?;
-        let (caller, cancellable, surface) = caller(front, visitor, era, &method, &self.params, &headers)?;
+        let Sender { caller, cancellable, surface, client } =
+            Sender::of(front, visitor, era, &method, &self.params, &headers)?;
         if link.carries(&caller.channel) {
             front.presence.enter(&caller.channel);
         }
@@ -255,11 +257,18 @@ impl<'a> Message<'a> {
                 headers: visitor.bridge.is_none().then_some(headers),
                 cancellable,
                 surface: Surface::of(era, &self.params, surface).over(accepts),
+                client,
             };
             return Ok(call::handle(front, link, asked, self.params).await);
         }
-        let request =
-            rpc::Request { id, era, caller: &caller, accepts, through_bridge: visitor.bridge.is_some() };
+        let request = rpc::Request {
+            id,
+            era,
+            caller: &caller,
+            client: &client,
+            accepts,
+            through_bridge: visitor.bridge.is_some(),
+        };
         rpc::handle(front, link, &request, &method, &self.params).await
     }
 }
@@ -278,30 +287,59 @@ fn evidence(id: Option<&str>, method: &str, params: &Map<String, Value>) -> Evid
     }
 }
 
-/// On whose behalf a message comes, as exactly as can be told, and what its session declared.
-fn caller(
-    front: &Front,
-    visitor: &Visitor,
-    era: Era,
-    method: &str,
-    params: &Map<String, Value>,
-    headers: &HeaderMap,
-) -> Result<(Caller, Cancellable, Surface), Problem> {
-    let principal = visitor.principal.clone();
-    if let Some(bridge) = &visitor.bridge {
-        let client = if era == Era::Modern { rpc::client_name(params, era) } else { bridge.client.clone() };
-        let caller = Caller { channel: bridge.channel(), principal, client };
-        return Ok((caller, Cancellable::ById, bridge.surface));
+/// On whose behalf a message comes, as exactly as can be told, and what is known of its client.
+struct Sender {
+    caller: Caller,
+    cancellable: Cancellable,
+    /// What its session declared.
+    surface: Surface,
+    client: Arc<Client>,
+}
+
+impl Sender {
+    fn of(
+        front: &Front,
+        visitor: &Visitor,
+        era: Era,
+        method: &str,
+        params: &Map<String, Value>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Problem> {
+        let principal = visitor.principal.clone();
+        if era == Era::Modern || method == "initialize" {
+            let name = rpc::client_name(params, era);
+            let (channel, cancellable) = match &visitor.bridge {
+                Some(bridge) => (bridge.channel(), Cancellable::ById),
+                None => (format!("client:{principal}/{name}"), Cancellable::No),
+            };
+            let caller = Caller { channel, principal, client: name };
+            return Ok(Self { caller, cancellable, surface: Surface::Result, client: declared(era, params) });
+        }
+        if let Some(bridge) = &visitor.bridge {
+            let caller = Caller { channel: bridge.channel(), principal, client: bridge.name.clone() };
+            let (surface, client) = (bridge.surface, bridge.client.clone());
+            return Ok(Self { caller, cancellable: Cancellable::ById, surface, client });
+        }
+        let id = session_id(headers)?;
+        let guest = front.sessions.touch(id, &principal, Instant::now()).ok_or_else(Problem::no_session)?;
+        let caller = Caller { channel: session_channel(id), principal, client: guest.name };
+        Ok(Self { caller, cancellable: Cancellable::ById, surface: guest.surface, client: guest.client })
     }
-    if era == Era::Modern || method == "initialize" {
-        let client = rpc::client_name(params, era);
-        let channel = format!("client:{principal}/{client}");
-        return Ok((Caller { channel, principal, client }, Cancellable::No, Surface::Result));
-    }
-    let id = session_id(headers)?;
-    let guest = front.sessions.touch(id, &principal, Instant::now()).ok_or_else(Problem::no_session)?;
-    let caller = Caller { channel: session_channel(id), principal, client: guest.client };
-    Ok((caller, Cancellable::ById, guest.surface))
+}
+
+/// The client as its handshake, or in the modern era its request, declares it.
+pub(super) fn declared(era: Era, params: &Map<String, Value>) -> Arc<Client> {
+    let meta = params.get("_meta");
+    let (speaks, capabilities) = match era {
+        Era::Legacy => (Speaks::Legacy, params.get("capabilities")),
+        Era::Modern => (Speaks::Modern, meta.and_then(|meta| meta.get(META_CAPABILITIES))),
+    };
+    let log_level = meta.and_then(|meta| meta.get(META_LOG_LEVEL)).and_then(Value::as_str);
+    Arc::new(Client {
+        speaks,
+        capabilities: capabilities.map_or_else(|| Text::of(&Map::new()), Text::of),
+        log_level: log_level.filter(|_| era == Era::Modern).map(str::to_owned),
+    })
 }
 
 fn session_id(headers: &HeaderMap) -> Result<&str, Problem> {

@@ -69,6 +69,10 @@ pub(crate) const BRIDGE_CLIENT: &str = "Holdfast-Client";
 /// What that client has declared at `initialize`, as far as it matters here: [`VISIT_PAGES`] or nothing. The bridge says
 /// it each time, because a `serve` that was started since has not heard it.
 pub(crate) const BRIDGE_CAN: &str = "Holdfast-Client-Can";
+/// Everything that it has declared: its `capabilities`, as JSON in ASCII.
+pub(crate) const BRIDGE_CAPABILITIES: &str = "Holdfast-Client-Capabilities";
+/// The level of log messages that it has set.
+pub(crate) const BRIDGE_LOG_LEVEL: &str = "Holdfast-Client-Log-Level";
 /// The client can send its user to a page (URL elicitation).
 pub(crate) const VISIT_PAGES: &str = "elicitation-url";
 

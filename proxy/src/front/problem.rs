@@ -5,12 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::{report, wire};
 
-/// MCP 2026-07-28: a header contradicts the body or is missing.
-pub(super) const HEADER_MISMATCH: i64 = -32020;
-/// MCP 2026-07-28: the request needs a capability that the client did not declare.
-pub(super) const MISSING_CAPABILITY: i64 = -32021;
-/// MCP 2026-07-28: the protocol version is not served.
-pub(super) const UNSUPPORTED_VERSION: i64 = -32022;
+pub(super) use crate::wire::{HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
+
 /// What the reference servers answer for a session that is not there (any version before 2026-07-28).
 const SESSION_NOT_FOUND: i64 = -32001;
 

@@ -110,7 +110,7 @@ pub(super) async fn rejoin(
     };
     let wait = if visit == Visit::Declined { Duration::ZERO } else { ROUND };
     let wanted = wanted(progress_token.as_ref());
-    let ticket = front.driver.collect(&asked.caller, link.number, pending.call, wanted).await;
+    let ticket = front.driver.collect(&asked.caller, link.number, pending.call, wanted, &asked.client).await;
     Ok(Begun {
         ticket: Some(ticket.ok_or_else(gone)?.with_hold_wait(HoldWait::Exactly(wait))),
         output,

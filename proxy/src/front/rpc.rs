@@ -20,7 +20,7 @@ use super::{
     surface::Surface,
     tasks,
 };
-use crate::{driver::Receipt, wire};
+use crate::{driver::Receipt, upstream::Client, wire};
 
 const INSTRUCTIONS: &str = "Tools are named server__tool. A call may be held until a person approves it: then the result \
 says so and names a call id. Collect it with holdfast_wait, or by repeating exactly the same call; do not look for \
@@ -35,6 +35,8 @@ pub(super) struct Request<'a> {
     pub(super) id: &'a str,
     pub(super) era: Era,
     pub(super) caller: &'a Caller,
+    /// What the client can do.
+    pub(super) client: &'a Arc<Client>,
     pub(super) accepts: Accepts,
     /// The bridge is its own session.
     pub(super) through_bridge: bool,
@@ -97,7 +99,11 @@ fn initialize(
         return response;
     }
     let Caller { principal, client, .. } = request.caller;
-    let guest = Guest { client: client.clone(), surface: Surface::of_handshake(params) };
+    let guest = Guest {
+        name: client.clone(),
+        client: request.client.clone(),
+        surface: Surface::of_handshake(params),
+    };
     let begun = front.sessions.begin(principal, guest, Instant::now());
     for ended in &begun.ended {
         front.driver.channel_gone(&http::session_channel(ended));

@@ -9,6 +9,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::surface::Surface;
+use crate::upstream::Client;
 
 /// A session that nobody used for this long is gone.
 const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,7 +36,9 @@ struct Session {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Guest {
     /// Its name.
-    pub(super) client: String,
+    pub(super) name: String,
+    /// What it declared.
+    pub(super) client: Arc<Client>,
     /// What it is given where a call waits for a person.
     pub(super) surface: Surface,
 }
@@ -241,7 +244,7 @@ mod tests {
     use super::*;
 
     fn guest(client: &str) -> Guest {
-        Guest { client: client.to_owned(), surface: Surface::Offer }
+        Guest { name: client.to_owned(), client: Client::unknown(), surface: Surface::Offer }
     }
 
     #[test]

@@ -1,15 +1,10 @@
 //! Changes single members of an object's text and leaves every other byte of its values alone.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{
-    Deserializer as _,
-    de::{MapAccess, Visitor},
-};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
-/// The members of an object in their order: unescaped name, value as it stands in the text.
-type Members<'a> = Vec<(Cow<'a, str>, &'a str)>;
+use crate::wire::members;
 
 /// What delivery puts on a result.
 #[derive(Clone, Debug, Default)]
@@ -122,46 +117,6 @@ impl<'a> Object<'a> {
 
     fn close(self) {
         self.out.push('}');
-    }
-}
-
-fn members(text: &str) -> Option<Members<'_>> {
-    struct Walk;
-    impl<'de> Visitor<'de> for Walk {
-        type Value = Members<'de>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Members::new();
-            while let Some(Name(name)) = map.next_key()? {
-                members.push((name, map.next_value::<&RawValue>()?.get()));
-            }
-            Ok(members)
-        }
-    }
-    serde_json::Deserializer::from_str(text).deserialize_map(Walk).ok()
-}
-
-/// A member's name, borrowed where it holds no escapes (a plain `Cow` would always be copied).
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> serde::Deserialize<'de> for Name<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Take;
-        impl<'de> Visitor<'de> for Take {
-            type Value = Name<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Take)
     }
 }
 

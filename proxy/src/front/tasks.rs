@@ -123,7 +123,8 @@ async fn get(front: &Arc<Front>, link: &Arc<Link>, request: &Request<'_>, id: Ca
 
 /// Collects what a call has come to, so that the driver knows that it was heard.
 async fn collect(front: &Arc<Front>, link: &Link, request: &Request<'_>, call: CallId) -> Option<Reply> {
-    let mut ticket = front.driver.collect(request.caller, link.number, call, Progress::Unwanted).await?;
+    let mut ticket =
+        front.driver.collect(request.caller, link.number, call, Progress::Unwanted, request.client).await?;
     let reply = async {
         loop {
             if let News::Reply(reply) = ticket.next().await {

@@ -1,16 +1,20 @@
 //! Who asks: the principal by its token, and the bridge by the secret of the address file.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
+use holdfast_store::Text;
 use hyper::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    BRIDGE_CAN, BRIDGE_CLIENT, BRIDGE_INSTANCE, BRIDGE_REQUEST, BRIDGE_TOKEN, Front, VISIT_PAGES, era,
-    listen::Link, problem::Problem, surface::Surface,
+    BRIDGE_CAN, BRIDGE_CAPABILITIES, BRIDGE_CLIENT, BRIDGE_INSTANCE, BRIDGE_LOG_LEVEL, BRIDGE_REQUEST,
+    BRIDGE_TOKEN, Front, VISIT_PAGES, era, listen::Link, problem::Problem, surface::Surface,
 };
-use crate::wire;
+use crate::{
+    upstream::{Client, Speaks},
+    wire,
+};
 
 /// The principal without configured agents.
 const LOCAL: &str = "local";
@@ -32,7 +36,9 @@ pub(super) struct Bridge {
     instance: String,
     request: Option<String>,
     /// The name of the client behind it.
-    pub(super) client: String,
+    pub(super) name: String,
+    /// What that client declared.
+    pub(super) client: Arc<Client>,
     /// What that client is given where a call waits for a person.
     pub(super) surface: Surface,
 }
@@ -84,7 +90,8 @@ impl Bridge {
             instance,
             surface: if visits { Surface::Offer } else { Surface::Result },
             request: text(BRIDGE_REQUEST),
-            client: text(BRIDGE_CLIENT).unwrap_or_default(),
+            name: text(BRIDGE_CLIENT).unwrap_or_default(),
+            client: declared(headers),
         })
     }
 
@@ -97,6 +104,16 @@ impl Bridge {
     pub(super) fn transport_key(&self) -> Option<String> {
         self.request.as_ref().map(|request| format!("{}:{request}", self.instance))
     }
+}
+
+/// What a legacy client behind a bridge declared at `initialize`; the bridge says it each time.
+fn declared(headers: &HeaderMap) -> Arc<Client> {
+    let text = |name| era::single(headers, name).ok().flatten();
+    let Some(capabilities) = text(BRIDGE_CAPABILITIES).and_then(|text| Text::parse(text).ok()) else {
+        return Client::unknown();
+    };
+    let log_level = text(BRIDGE_LOG_LEVEL).map(str::to_owned);
+    Arc::new(Client { speaks: Speaks::Legacy, capabilities, log_level })
 }
 
 fn no_token(message: &str) -> Refused {

@@ -142,6 +142,11 @@ impl Waiting {
                 biased;
                 news = ticket.next() => return match news {
                     News::Progress(params) => Step::Progress(params),
+                    News::Remarked(_) => continue,
+                    News::Asked(question) => {
+                        question.refuse(&wire::error_member(wire::METHOD_NOT_FOUND, "not yet", None));
+                        continue;
+                    }
                     News::Reply(reply) => Step::Reply(Box::new(reply)),
                 },
                 () = &mut cancelled => return Step::Withdrawn,

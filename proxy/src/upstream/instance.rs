@@ -16,10 +16,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Health, HealthState, Judge, Unsent,
+    Audiences, Client, Health, HealthState, Judge, Origin, Sharer, Speaks, Unsent,
     catalog::Catalog,
+    client,
     era::Opening,
     link::{Link, NotOpen, Offer},
+    peer::Peer,
     pipe::Pipe,
     process::{Recipe, start},
     web::{Address, Web},
@@ -43,14 +45,26 @@ pub(super) struct Shared {
     pub(super) health: Mutex<Health>,
     /// Counts changes of any server's list.
     pub(super) changed: watch::Sender<u64>,
-    /// How the server was last begun with successfully.
-    opening: Mutex<Opening>,
+    /// How the server was last begun with successfully, for agents of each era.
+    openings: Mutex<Openings>,
     address: OnceLock<Result<Arc<Address>, String>>,
     judge: Judge,
+    audiences: Audiences,
+}
+
+#[derive(Clone, Copy)]
+struct Openings {
+    legacy: Opening,
+    modern: Opening,
 }
 
 impl Shared {
-    pub(super) fn new(config: ServerConfig, changed: watch::Sender<u64>, judge: Judge) -> Self {
+    pub(super) fn new(
+        config: ServerConfig,
+        changed: watch::Sender<u64>,
+        judge: Judge,
+        audiences: Audiences,
+    ) -> Self {
         let health = Health { state: HealthState::Idle, since: now(), last_error: None, restarts: 0 };
         Self {
             name: config.name.as_str().into(),
@@ -58,9 +72,10 @@ impl Shared {
             catalog: RwLock::new(None),
             health: Mutex::new(health),
             changed,
-            opening: Mutex::new(Opening::Initialize),
+            openings: Mutex::new(Openings { legacy: Opening::Initialize, modern: Opening::Discover }),
             address: OnceLock::new(),
             judge,
+            audiences,
         }
     }
 
@@ -75,10 +90,15 @@ impl Shared {
         self.catalog.read().expect("nothing panics while it holds the catalog").clone()
     }
 
-    /// Takes a new list; the last good one stays where there is none.
+    /// Takes a new list; the last good one stays where there is none. What a server lists in its other era it lists for
+    /// the dispatches of that era alone.
     pub(super) fn listed(&self, link: &Link, catalog: Catalog) {
         let catalog = Arc::new(catalog);
         link.lists(catalog.clone());
+        let main = self.best_for(Speaks::Legacy) == link.speaks();
+        if !main && self.catalog().is_some() {
+            return;
+        }
         let mut current = self.catalog.write().expect("nothing panics while it holds the catalog");
         let same = current.as_ref().is_some_and(|current| current.same_as(&catalog));
         if !same {
@@ -89,12 +109,29 @@ impl Shared {
         }
     }
 
-    fn opening(&self) -> Opening {
-        *self.opening.lock().expect("nothing panics while it holds the opening")
+    fn opening(&self, speaks: Speaks) -> Opening {
+        let openings = *self.openings.lock().expect("nothing panics while it holds the openings");
+        match speaks {
+            Speaks::Legacy => openings.legacy,
+            Speaks::Modern => openings.modern,
+        }
     }
 
-    fn remember(&self, opening: Opening) {
-        *self.opening.lock().expect("nothing panics while it holds the opening") = opening;
+    fn remember(&self, speaks: Speaks, opening: Opening) {
+        let mut openings = self.openings.lock().expect("nothing panics while it holds the openings");
+        match speaks {
+            Speaks::Legacy => openings.legacy = opening,
+            Speaks::Modern => openings.modern = opening,
+        }
+    }
+
+    /// The era in which an agent of this era is best served: its own, unless the server is known not to speak it.
+    pub(super) fn best_for(&self, speaks: Speaks) -> Speaks {
+        match (speaks, self.opening(speaks)) {
+            (Speaks::Legacy, Opening::Discover) => Speaks::Modern,
+            (Speaks::Modern, Opening::Initialize) => Speaks::Legacy,
+            (speaks, _) => speaks,
+        }
     }
 
     /// Lists the tools on a new connection. A list that fails is no reason not to call tools: the last good one
@@ -138,13 +175,15 @@ impl Shared {
         }
     }
 
-    fn link(&self) -> Result<Link, Unsent> {
+    fn link(&self, sharer: &Sharer) -> Result<Link, Unsent> {
         let failed = |code, what: String| Unsent { code, message: format!("server `{}`: {what}", self.name) };
+        let origin = Origin { server: self.name.clone(), sharer: sharer.clone() };
+        let peer = Peer::new(origin, self.audiences.clone());
         match &self.config.transport {
             Transport::Stdio { command, args, env, cwd } => {
                 let recipe = Recipe { server: &self.name, command, args, env, cwd: cwd.as_deref() };
                 let process = start(&recipe).map_err(|what| failed("upstream-spawn-failed", what))?;
-                Ok(Link::pipe(Pipe::attach(self.name.clone(), process)))
+                Ok(Link::pipe(Pipe::attach(peer, process)))
             }
             Transport::Http { url, headers } => {
                 let address = self
@@ -152,7 +191,7 @@ impl Shared {
                     .get_or_init(|| Address::new(self.name.clone(), url, headers).map(Arc::new))
                     .clone()
                     .map_err(|what| failed("upstream-unreachable", what))?;
-                Ok(Link::web(Web::new(address)))
+                Ok(Link::web(Web::new(peer, address)))
             }
         }
     }
@@ -167,16 +206,44 @@ pub(super) enum Keep {
     OnDemand,
 }
 
+/// For whom an instance is.
+#[derive(Clone, Debug)]
+pub(super) struct For {
+    pub(super) sharer: Sharer,
+    /// The era of those whom it serves.
+    pub(super) speaks: Speaks,
+    /// The first of them.
+    pub(super) client: Arc<Client>,
+}
+
+impl For {
+    fn keep(&self) -> Keep {
+        match (&self.sharer, self.speaks) {
+            (Sharer::All, Speaks::Legacy) => Keep::Open,
+            _ => Keep::OnDemand,
+        }
+    }
+
+    /// What `initialize` declares.
+    fn capabilities(&self) -> String {
+        match self.sharer {
+            Sharer::All => client::of_everybody(),
+            Sharer::Channel(_) | Sharer::Principal(_) => self.client.declared(),
+        }
+    }
+}
+
 #[derive(Clone)]
 enum Status {
     /// Not open, and why the latest attempt failed, if one did.
     Down(Option<Unsent>),
-    Up(Link),
+    Up(Link, Offer),
     Stopped,
 }
 
 /// One process or session, over all its lives.
 pub(super) struct Instance {
+    for_whom: For,
     status: watch::Sender<Status>,
     wanted: Notify,
     /// Attempts to open it that failed.
@@ -191,8 +258,9 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn start(shared: Arc<Shared>, keep: Keep) -> Arc<Self> {
+    pub(super) fn start(shared: Arc<Shared>, for_whom: For) -> Arc<Self> {
         let instance = Arc::new(Self {
+            for_whom,
             status: watch::Sender::new(Status::Down(None)),
             wanted: Notify::new(),
             failed: AtomicU64::new(0),
@@ -202,7 +270,7 @@ impl Instance {
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
-        tokio::spawn(instance.clone().keep(shared, keep));
+        tokio::spawn(instance.clone().run(shared));
         instance
     }
 
@@ -210,9 +278,22 @@ impl Instance {
     pub(super) fn link(&self) -> Option<Link> {
         *self.used.lock().expect("nothing panics while it holds the time") = Instant::now();
         match &*self.status.borrow() {
-            Status::Up(link) if !link.over().is_cancelled() => Some(link.clone()),
+            Status::Up(link, _) if !link.over().is_cancelled() => Some(link.clone()),
             _ => None,
         }
+    }
+
+    /// What the server said of itself when the connection was opened.
+    pub(super) fn offer(&self) -> Option<Offer> {
+        match &*self.status.borrow() {
+            Status::Up(_, offer) => Some(offer.clone()),
+            Status::Down(_) | Status::Stopped => None,
+        }
+    }
+
+    /// When it is opened.
+    pub(super) fn keep(&self) -> Keep {
+        self.for_whom.keep()
     }
 
     /// Waits for the connection to be open.
@@ -230,7 +311,7 @@ impl Instance {
         let opened = async {
             loop {
                 match &*status.borrow_and_update() {
-                    Status::Up(link) if !link.over().is_cancelled() => return Ok(link.clone()),
+                    Status::Up(link, _) if !link.over().is_cancelled() => return Ok(link.clone()),
                     Status::Down(Some(last)) if self.failed.load(Ordering::Relaxed) > before => {
                         return Err(last.clone());
                     }
@@ -258,7 +339,7 @@ impl Instance {
 
     /// Whether nothing was asked of it for `limit` and nothing is being waited for.
     pub(super) fn is_idle(&self, limit: Duration) -> bool {
-        let busy = matches!(&*self.status.borrow(), Status::Up(link) if link.peer().calls() > 0);
+        let busy = matches!(&*self.status.borrow(), Status::Up(link, _) if link.peer().calls() > 0);
         !busy && self.used.lock().expect("nothing panics while it holds the time").elapsed() > limit
     }
 
@@ -268,11 +349,11 @@ impl Instance {
         self.stopped.cancelled().await;
     }
 
-    async fn keep(self: Arc<Self>, shared: Arc<Shared>, keep: Keep) {
+    async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         let (mut failures, mut failed_at) = (0, Instant::now());
         loop {
             tokio::select! {
-                () = self.rest(keep, failures, failed_at) => {}
+                () = self.rest(self.keep(), failures, failed_at) => {}
                 () = self.stop.cancelled() => break,
             }
             match self.open(&shared).await {
@@ -317,12 +398,13 @@ impl Instance {
     /// Opens a connection, and a second one if the server wants to be begun with in the other way.
     async fn open(&self, shared: &Shared) -> Result<(Link, Offer), (Unsent, Option<Link>)> {
         shared.report(HealthState::Starting, None);
-        let mut link = shared.link().map_err(|unsent| (unsent, None))?;
-        let mut opened = self.agree(shared, &link, shared.opening()).await;
+        let For { sharer, speaks, .. } = &self.for_whom;
+        let mut link = shared.link(sharer).map_err(|unsent| (unsent, None))?;
+        let mut opened = self.agree(shared, &link, shared.opening(*speaks)).await;
         if let Err(NotOpen::Begin(opening)) = opened {
-            shared.remember(opening);
+            shared.remember(*speaks, opening);
             link.stop().await;
-            link = shared.link().map_err(|unsent| (unsent, None))?;
+            link = shared.link(sharer).map_err(|unsent| (unsent, None))?;
             opened = self.agree(shared, &link, opening).await;
         }
         match opened {
@@ -338,8 +420,8 @@ impl Instance {
     async fn agree(&self, shared: &Shared, link: &Link, first: Opening) -> Result<Offer, NotOpen> {
         let unsent = |message| NotOpen::Unsent(Unsent { code: "upstream-unreachable", message });
         let agreed = async {
-            let offer = link.open(first).await?;
-            shared.remember(offer.opening);
+            let offer = link.open(first, &self.for_whom.capabilities()).await?;
+            shared.remember(self.for_whom.speaks, offer.opening);
             shared.list(link).await.map(|()| offer)
         };
         tokio::select! {
@@ -361,7 +443,7 @@ impl Instance {
         if self.lives.fetch_add(1, Ordering::Relaxed) > 0 {
             shared.restarted();
         }
-        self.status.send_replace(Status::Up(link.clone()));
+        self.status.send_replace(Status::Up(link.clone(), offer.clone()));
         let news = tokio::spawn(link.clone().listen(offer));
         loop {
             tokio::select! {

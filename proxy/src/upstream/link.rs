@@ -1,24 +1,26 @@
 //! One live connection to a server, whichever transport it uses, and how it is opened in either era.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
 use holdfast_store::{Loss, Text};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Dispatch, Refused, Signal, Unsent,
+    Refused, Relayed, Signal, Speaks, Unsent,
     catalog::Catalog,
     era::{self, Era, Opening},
     peer::{Listener, Peer, Purpose, RequestId},
     pipe::Pipe,
+    relay::Parcel,
     web::{Post, Web},
 };
 use crate::wire;
@@ -35,6 +37,8 @@ pub(super) struct Link {
     era: Arc<OnceLock<Era>>,
     /// What this very process or session listed last.
     listed: Arc<RwLock<Option<Arc<Catalog>>>>,
+    /// The resources whose updates a modern server is asked for.
+    subscribed: Arc<watch::Sender<BTreeSet<String>>>,
 }
 
 #[derive(Clone)]
@@ -63,20 +67,55 @@ pub(super) enum NotOpen {
     Unsent(Unsent),
 }
 
-/// What the server offers, as far as we use it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the server said of itself when the connection was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Offer {
     pub(super) opening: Opening,
-    pub(super) list_changed: bool,
+    /// The whole result of `initialize` or `server/discover`.
+    pub(super) about: Arc<Value>,
+}
+
+impl Offer {
+    fn new(opening: Opening, about: Value) -> Self {
+        Self { opening, about: Arc::new(about) }
+    }
+
+    /// Whether it announces changes of this list.
+    fn announces(&self, list: &str) -> bool {
+        self.about["capabilities"][list]["listChanged"] == true
+    }
+
+    /// What a modern server is asked to tell us, as the members of a subscription.
+    fn wanted(&self, resources: &BTreeSet<String>) -> Option<String> {
+        let mut wanted = Map::new();
+        for (list, name) in [
+            ("tools", "toolsListChanged"),
+            ("prompts", "promptsListChanged"),
+            ("resources", "resourcesListChanged"),
+        ] {
+            if self.announces(list) {
+                wanted.insert(name.into(), true.into());
+            }
+        }
+        if !resources.is_empty() {
+            wanted.insert("resourceSubscriptions".into(), resources.iter().cloned().collect());
+        }
+        (!wanted.is_empty()).then(|| format!(r#""notifications":{}"#, Value::Object(wanted)))
+    }
 }
 
 impl Link {
     pub(super) fn pipe(pipe: Arc<Pipe>) -> Self {
-        Self { wire: Wire::Pipe(pipe), era: Arc::default(), listed: Arc::default() }
+        Self::over_wire(Wire::Pipe(pipe))
     }
 
     pub(super) fn web(web: Arc<Web>) -> Self {
-        Self { wire: Wire::Web(web), era: Arc::default(), listed: Arc::default() }
+        Self::over_wire(Wire::Web(web))
+    }
+
+    fn over_wire(wire: Wire) -> Self {
+        let subscribed = Arc::new(watch::Sender::new(BTreeSet::new()));
+        Self { wire, era: Arc::default(), listed: Arc::default(), subscribed }
     }
 
     /// This process or session listed these tools.
@@ -94,13 +133,15 @@ impl Link {
     ///
     /// `initialize` comes first by default: servers of either era answer it, where many old ones are mute to
     /// `server/discover`; and a session's streams can be resumed, where a broken modern stream loses its request.
-    pub(super) async fn open(&self, first: Opening) -> Result<Offer, NotOpen> {
-        let refusal = match self.begin(first).await {
+    ///
+    /// `capabilities` is what `initialize` declares, an object text.
+    pub(super) async fn open(&self, first: Opening, capabilities: &str) -> Result<Offer, NotOpen> {
+        let refusal = match self.begin(first, capabilities).await {
             Ok(offer) => return Ok(offer),
             Err(NoAnswer::Refused(refusal)) if may_begin_otherwise(&refusal) => refusal,
             Err(error) => return Err(NotOpen::Unsent(self.unsent(error))),
         };
-        match self.begin(first.other()).await {
+        match self.begin(first.other(), capabilities).await {
             Ok(offer) => Ok(offer),
             Err(NoAnswer::Refused(other)) => {
                 let mut unsent = self.unsent(NoAnswer::Refused(refusal));
@@ -113,16 +154,16 @@ impl Link {
         }
     }
 
-    async fn begin(&self, opening: Opening) -> Result<Offer, NoAnswer> {
+    async fn begin(&self, opening: Opening, capabilities: &str) -> Result<Offer, NoAnswer> {
         match opening {
-            Opening::Initialize => self.initialize().await,
+            Opening::Initialize => self.initialize(capabilities).await,
             Opening::Discover => self.discover().await,
         }
     }
 
-    async fn initialize(&self) -> Result<Offer, NoAnswer> {
+    async fn initialize(&self, capabilities: &str) -> Result<Offer, NoAnswer> {
         let members = format!(
-            r#""protocolVersion":"{}","capabilities":{{}},"clientInfo":{}"#,
+            r#""protocolVersion":"{}","capabilities":{capabilities},"clientInfo":{}"#,
             era::NEWEST_LEGACY,
             era::client_info()
         );
@@ -133,13 +174,16 @@ impl Link {
             tracing::warn!(target: "upstream", version, "the server chose a protocol version we do not know");
         }
         let _ = self.era.set(agreed.clone());
+        if let Wire::Web(web) = &self.wire {
+            web.agreed(&agreed);
+        }
         // Some servers refuse requests until they have seen this, so by HTTP it has to arrive first.
         let initialized = wire::notification("notifications/initialized", "{}");
         match &self.wire {
             Wire::Pipe(pipe) => pipe.write(None, initialized),
             Wire::Web(web) => web.clone().tell(initialized, agreed).await,
         }
-        Ok(Offer { opening: Opening::Initialize, list_changed: offers_list_changed(&result) })
+        Ok(Offer::new(Opening::Initialize, result))
     }
 
     async fn discover(&self) -> Result<Offer, NoAnswer> {
@@ -156,35 +200,64 @@ impl Link {
             }));
         }
         let _ = self.era.set(Era::Modern);
-        Ok(Offer { opening: Opening::Discover, list_changed: offers_list_changed(&result) })
+        Ok(Offer::new(Opening::Discover, result))
     }
 
-    /// Keeps a way open for `notifications/tools/list_changed`, for as long as the connection lives.
+    /// Keeps a way open for what the server announces, for as long as the connection lives.
     pub(super) async fn listen(self, offer: Offer) {
-        if self.era() == Era::Modern {
-            let mut pause = SHORTEST_PAUSE;
-            while offer.list_changed && !self.over().is_cancelled() {
-                let opened = Instant::now();
-                let listened =
-                    self.request("subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#);
-                if matches!(listened.await, Err(NoAnswer::Refused(_))) {
-                    return;
-                }
-                // The stream had an end, and what was said since then is lost.
-                self.peer().list_changed.notify_one();
-                pause = if opened.elapsed() > LONGEST_PAUSE {
-                    SHORTEST_PAUSE
-                } else {
-                    LONGEST_PAUSE.min(pause * 2)
-                };
-                tokio::select! {
-                    () = sleep(pause) => {}
-                    () = self.over().cancelled() => {}
-                }
+        if self.era() != Era::Modern {
+            if let Wire::Web(web) = &self.wire {
+                web.clone().listen(self.era()).await;
             }
-        } else if let Wire::Web(web) = &self.wire {
-            web.clone().listen(self.era()).await;
+            return;
         }
+        let mut subscribed = self.subscribed.subscribe();
+        let mut pause = SHORTEST_PAUSE;
+        while !self.over().is_cancelled() {
+            let wanted = offer.wanted(&subscribed.borrow_and_update());
+            let Some(wanted) = wanted else {
+                tokio::select! {
+                    _ = subscribed.changed() => continue,
+                    () = self.over().cancelled() => return,
+                }
+            };
+            let opened = Instant::now();
+            tokio::select! {
+                listened = self.request("subscriptions/listen", &wanted) => {
+                    if matches!(listened, Err(NoAnswer::Refused(_))) {
+                        // Perhaps it takes another selection.
+                        tokio::select! {
+                            _ = subscribed.changed() => continue,
+                            () = self.over().cancelled() => return,
+                        }
+                    }
+                }
+                // By HTTP the end of the stream ends the subscription; by stdio the new one takes its place.
+                _ = subscribed.changed() => continue,
+            }
+            // The stream had an end, and what was said since then is lost.
+            self.peer().list_changed.notify_one();
+            pause =
+                if opened.elapsed() > LONGEST_PAUSE { SHORTEST_PAUSE } else { LONGEST_PAUSE.min(pause * 2) };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.over().cancelled() => {}
+            }
+        }
+    }
+
+    /// Asks a modern server for the updates of exactly these resources.
+    pub(super) fn subscribe_to(&self, resources: BTreeSet<String>) {
+        self.subscribed.send_if_modified(|current| {
+            let changed = *current != resources;
+            *current = resources;
+            changed
+        });
+    }
+
+    /// The era that was agreed on.
+    pub(super) fn speaks(&self) -> Speaks {
+        if self.era() == Era::Modern { Speaks::Modern } else { Speaks::Legacy }
     }
 
     /// Sends a request of our own and waits for its result.
@@ -196,7 +269,11 @@ impl Link {
         let (answer, answered) = oneshot::channel();
         let answer = Mutex::new(Some(answer));
         let listener: Listener = Arc::new(move |signal| {
-            if !matches!(signal, Signal::Progress(_))
+            if let Signal::Asked(question) = &signal {
+                let why = wire::error_member(wire::METHOD_NOT_FOUND, "no agent is behind this request", None);
+                return question.refuse(&why);
+            }
+            if !matches!(signal, Signal::Progress(_) | Signal::Remarked(_))
                 && let Some(answer) = answer.lock().expect("nothing panics while it holds the answer").take()
             {
                 let _ = answer.send(signal);
@@ -204,35 +281,60 @@ impl Link {
         });
         let id = RequestId::fresh();
         let text = era.request(id, method, members);
-        let post = || Post { era: era.clone(), method, name: None, headers: Vec::new() };
+        let post = || Post { era: era.clone(), method: method.into(), name: None, headers: Vec::new() };
+        let mut withdrawn = Abandoned((method == "subscriptions/listen").then(|| self.clone()), id);
         self.send(id, text, post, listener, Purpose::Housekeeping);
-        match answered.await {
+        let answered = answered.await;
+        withdrawn.0.take();
+        match answered {
             Ok(Signal::Answered(answer)) => Ok(answer.text),
             Ok(Signal::Refused(refused)) => Err(NoAnswer::Refused(refused)),
             Ok(Signal::Unsent(unsent)) => Err(NoAnswer::Unsent(unsent)),
             Ok(Signal::Lost(_, message)) => Err(NoAnswer::Gone(message)),
-            Ok(Signal::Progress(_)) | Err(_) => Err(NoAnswer::Gone("the connection has ended".into())),
+            Ok(Signal::Progress(_) | Signal::Remarked(_) | Signal::Asked(_)) | Err(_) => {
+                Err(NoAnswer::Gone("the connection has ended".into()))
+            }
         }
     }
 
-    /// Sends a `tools/call`. `mirrored` are headers for servers that want some arguments there.
-    pub(super) fn call(
+    /// Sends a request of an agent. `mirrored` are headers for servers that want some arguments there, `round` members
+    /// by which the request goes on with an earlier one.
+    pub(super) fn convey(
         &self,
         id: RequestId,
-        dispatch: &Dispatch,
+        parcel: &Parcel,
+        round: &[(String, Text)],
         mirrored: impl FnOnce() -> Vec<(String, String)>,
         listener: Listener,
     ) {
         let era = self.era();
-        let text = era.call(id, dispatch);
+        let text = era.parcel(id, parcel, round);
         let post = || {
-            let mut headers = dispatch.headers.clone();
+            let (method, name, mut headers) = match parcel {
+                Parcel::Call(dispatch) => {
+                    ("tools/call".to_owned(), Some(dispatch.tool.clone()), dispatch.headers.clone())
+                }
+                Parcel::Relayed(relayed) => (relayed.method.clone(), relayed.name(), Vec::new()),
+            };
             if era == Era::Modern {
                 headers.extend(mirrored());
             }
-            Post { era: era.clone(), method: "tools/call", name: Some(dispatch.tool.clone()), headers }
+            Post { era: era.clone(), method: method.into(), name, headers }
         };
-        self.send(id, text, post, listener, Purpose::Call);
+        let channel = parcel.caller().channel.as_str().into();
+        self.send(id, text, post, listener, Purpose::Agent(channel));
+    }
+
+    /// Sends a notification of an agent, which nobody answers.
+    pub(super) fn tell(&self, relayed: &Relayed) {
+        let era = self.era();
+        let text = era.notification(relayed);
+        match &self.wire {
+            Wire::Pipe(pipe) => pipe.write(None, text),
+            Wire::Web(web) => {
+                tokio::spawn(web.clone().tell(text, era));
+            }
+        }
     }
 
     fn send(
@@ -295,7 +397,7 @@ impl Link {
         }
     }
 
-    pub(super) fn peer(&self) -> &Peer {
+    pub(super) fn peer(&self) -> &Arc<Peer> {
         match &self.wire {
             Wire::Pipe(pipe) => &pipe.peer,
             Wire::Web(web) => &web.peer,
@@ -371,8 +473,15 @@ fn cancelled(id: RequestId, reason: &str) -> String {
     wire::notification("notifications/cancelled", &params)
 }
 
-fn offers_list_changed(result: &Value) -> bool {
-    result["capabilities"]["tools"]["listChanged"] == true
+/// A subscription that is dropped is taken back.
+struct Abandoned(Option<Link>, RequestId);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.take() {
+            link.withdraw(self.1, "not wanted any more");
+        }
+    }
 }
 
 fn read(result: &Text) -> Result<Value, NoAnswer> {

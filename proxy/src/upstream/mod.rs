@@ -1,7 +1,10 @@
 //! The MCP servers behind us: started, connected, watched and restarted; nothing they say is lost or reinterpreted.
 
+mod audience;
 mod catalog;
+mod client;
 mod era;
+mod flight;
 mod headers;
 mod instance;
 mod lines;
@@ -9,6 +12,8 @@ mod link;
 mod peer;
 mod pipe;
 mod process;
+mod question;
+mod relay;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -28,9 +33,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::audience::Audiences;
 pub(crate) use self::{
+    audience::{Audience, Origin, Remark, Sharer},
+    client::{Client, Speaks},
+    flight::Flight,
     headers::retry_after_ms,
-    server::{Flight, Upstream},
+    question::{Answers, Ask, Question, Said},
+    relay::Relayed,
+    server::Upstream,
 };
 use crate::config::ServerConfig;
 
@@ -54,6 +65,7 @@ pub(crate) struct Upstreams {
     all: Vec<Arc<Upstream>>,
     changed: watch::Sender<u64>,
     judge: Judge,
+    audiences: Audiences,
     stopped: CancellationToken,
 }
 
@@ -61,12 +73,13 @@ impl Upstreams {
     /// Starts what all agents share, and waits for nothing: a server that hangs holds up nobody else.
     /// Needs a tokio runtime.
     pub(crate) fn start(servers: &[ServerConfig]) -> Arc<Self> {
-        let (changed, judge) = (watch::Sender::new(0), Judge::default());
-        let start = |server| Upstream::start(server, changed.clone(), judge.clone());
+        let (changed, judge, audiences) = (watch::Sender::new(0), Judge::default(), Audiences::default());
+        let start = |server| Upstream::start(server, changed.clone(), judge.clone(), audiences.clone());
         let upstreams = Arc::new(Self {
             all: servers.iter().map(start).collect(),
             changed: changed.clone(),
             judge: judge.clone(),
+            audiences: audiences.clone(),
             stopped: CancellationToken::new(),
         });
         tokio::spawn(sweep(upstreams.clone()));
@@ -91,6 +104,11 @@ impl Upstreams {
     pub(crate) fn judged_by(&self, judge: Weak<dyn Trust>) {
         // Whoever was first stays.
         let _ = self.judge.set(judge);
+    }
+
+    /// From now on `audience` hears what servers say that belongs to no request.
+    pub(crate) fn heard_by(&self, audience: Weak<dyn Audience>) {
+        self.audiences.set(audience);
     }
 
     /// What agents may see of the lists has changed, although no list has.
@@ -172,6 +190,8 @@ pub(crate) struct Dispatch {
     pub(crate) meta: Option<Text>,
     /// Further HTTP headers (forwarded keys); ignored by stdio servers.
     pub(crate) headers: Vec<(String, String)>,
+    /// The agent's client, as far as it is known.
+    pub(crate) client: Arc<Client>,
 }
 
 /// What a dispatch brings, in the order in which the server said it. After `Answered`, `Refused`, `Unsent` or `Lost`
@@ -180,6 +200,10 @@ pub(crate) struct Dispatch {
 pub(crate) enum Signal {
     /// The `params` of a `notifications/progress` for this dispatch, as they came.
     Progress(Text),
+    /// Another notification that belongs to this dispatch.
+    Remarked(Remark),
+    /// The server wants to know something before it goes on.
+    Asked(Arc<Question>),
     /// A result, its kind read from `isError`.
     Answered(Answer),
     /// An error: a JSON-RPC error member, or an HTTP status without one.

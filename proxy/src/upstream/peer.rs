@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard,
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::sync::Notify;
 
-use super::{Refused, Signal};
+use super::{Ask, Audiences, Origin, Question, Refused, Remark, Said, Signal};
 use crate::wire::{self, Envelope};
 
 /// Who hears what a request brings. Called from the task that reads the connection: it must not block.
@@ -56,45 +56,82 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// What a request is for: only calls keep an otherwise idle server alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a request is for: only those of agents keep an otherwise idle server alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    Call,
+    /// On behalf of the agent of this channel.
+    Agent(Arc<str>),
     Housekeeping,
 }
 
-/// The requests of one connection.
+/// The requests of one connection, in both directions.
 pub(super) struct Peer {
-    server: Arc<str>,
+    origin: Origin,
     table: Mutex<Table>,
     /// Woken by `notifications/tools/list_changed`.
     pub(super) list_changed: Notify,
+    audiences: Audiences,
+    /// Sends a message that answers a question of the server.
+    say: OnceLock<Box<dyn Fn(String) + Send + Sync>>,
     in_garbage: AtomicBool,
+}
+
+struct Waiting {
+    listener: Listener,
+    purpose: Purpose,
+    /// Grows with each request.
+    order: u64,
 }
 
 #[derive(Default)]
 struct Table {
-    waiting: HashMap<RequestId, (Listener, Purpose)>,
+    waiting: HashMap<RequestId, Waiting>,
     settled: VecDeque<(RequestId, Listener)>,
     withdrawn: VecDeque<RequestId>,
+    /// What the server asks, by the text of its ids.
+    asked: HashMap<String, Weak<Question>>,
+    registered: u64,
     closed: bool,
 }
 
+/// To whom something belongs that a server says of its own accord.
+enum Owner {
+    Request(Listener),
+    /// Nothing of any agent is under way.
+    Nobody,
+    /// Requests of several agents are.
+    Unclear,
+}
+
 impl Peer {
-    pub(super) fn new(server: Arc<str>) -> Self {
+    pub(super) fn new(origin: Origin, audiences: Audiences) -> Self {
         Self {
-            server,
+            origin,
             table: Mutex::default(),
             list_changed: Notify::new(),
+            audiences,
+            say: OnceLock::new(),
             in_garbage: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn server(&self) -> &Arc<str> {
+        &self.origin.server
+    }
+
+    /// The way for answers to what the server asks; without one they are dropped.
+    pub(super) fn answers_by(&self, say: Box<dyn Fn(String) + Send + Sync>) {
+        // Whoever was first stays.
+        let _ = self.say.set(say);
     }
 
     /// Must come before the request's first byte leaves. False once the connection is over.
     pub(super) fn register(&self, id: RequestId, listener: Listener, purpose: Purpose) -> bool {
         let mut table = self.table();
         if !table.closed {
-            table.waiting.insert(id, (listener, purpose));
+            table.registered += 1;
+            let order = table.registered;
+            table.waiting.insert(id, Waiting { listener, purpose, order });
         }
         !table.closed
     }
@@ -103,9 +140,9 @@ impl Peer {
         self.table().waiting.contains_key(&id)
     }
 
-    /// Calls that wait for their answers.
+    /// Requests of agents that wait for their answers.
     pub(super) fn calls(&self) -> usize {
-        self.table().waiting.values().filter(|(_, purpose)| *purpose == Purpose::Call).count()
+        self.table().waiting.values().filter(|waiting| waiting.purpose != Purpose::Housekeeping).count()
     }
 
     /// Notes that nobody insists on this answer any more. False if it is not awaited.
@@ -129,7 +166,7 @@ impl Peer {
     pub(super) fn settle(&self, id: RequestId, signal: Signal) {
         let listener = {
             let mut table = self.table();
-            let Some((listener, _)) = table.waiting.remove(&id) else { return };
+            let Some(Waiting { listener, .. }) = table.waiting.remove(&id) else { return };
             table.remember(id, listener.clone());
             listener
         };
@@ -138,26 +175,30 @@ impl Peer {
 
     /// Nothing more will be read: whatever waits is lost.
     pub(super) fn close(&self, cause: &str) {
-        let lost = {
+        let (lost, asked) = {
             let mut table = self.table();
             table.closed = true;
             table.settled.clear();
-            std::mem::take(&mut table.waiting)
+            (std::mem::take(&mut table.waiting), std::mem::take(&mut table.asked))
         };
-        for (listener, _) in lost.into_values() {
-            listener(Signal::Lost(Loss::Disconnected, cause.to_owned()));
+        for question in asked.into_values().filter_map(|question| question.upgrade()) {
+            question.take_back();
+        }
+        for waiting in lost.into_values() {
+            (waiting.listener)(Signal::Lost(Loss::Disconnected, cause.to_owned()));
         }
     }
 
-    /// Takes in one message, or a batch, and returns what is to be replied.
-    pub(super) fn incoming(&self, text: &str) -> Vec<String> {
+    /// Takes in one message, or a batch, and returns what is to be replied at once. `stream` is the request on whose
+    /// stream it came, where there is such a thing.
+    pub(super) fn incoming(self: &Arc<Self>, text: &str, stream: Option<RequestId>) -> Vec<String> {
         let mut replies = Vec::new();
         if text.trim_start().starts_with('[')
             && let Ok(batch) = serde_json::from_str::<Vec<&RawValue>>(text)
         {
-            batch.into_iter().for_each(|message| replies.extend(self.message(message.get())));
+            batch.into_iter().for_each(|message| replies.extend(self.message(message.get(), stream)));
         } else {
-            replies.extend(self.message(text));
+            replies.extend(self.message(text, stream));
         }
         replies
     }
@@ -166,16 +207,16 @@ impl Peer {
     pub(super) fn garbage(&self, text: &[u8]) {
         let start = String::from_utf8_lossy(&text[..text.len().min(200)]);
         if self.in_garbage.swap(true, Ordering::Relaxed) {
-            tracing::debug!(target: "upstream", server = &*self.server, text = %start, "skipped a line that is no message");
+            tracing::debug!(target: "upstream", server = &*self.origin.server, text = %start, "skipped a line that is no message");
         } else {
             tracing::warn!(
-                target: "upstream", server = &*self.server, text = %start,
+                target: "upstream", server = &*self.origin.server, text = %start,
                 "the server wrote something to stdout that is no message; it is skipped"
             );
         }
     }
 
-    fn message(&self, text: &str) -> Option<String> {
+    fn message(self: &Arc<Self>, text: &str, stream: Option<RequestId>) -> Option<String> {
         let Ok(message) = Envelope::read(text) else {
             self.garbage(text.as_bytes());
             return None;
@@ -183,11 +224,14 @@ impl Peer {
         match (&message.method, message.id) {
             (Some(method), Some(id)) => {
                 self.in_garbage.store(false, Ordering::Relaxed);
-                Some(reply(method, id))
+                if method == "ping" {
+                    return Some(wire::result(id.get(), "{}"));
+                }
+                self.asked(method, id, message.params, stream)
             }
             (Some(method), None) => {
                 self.in_garbage.store(false, Ordering::Relaxed);
-                self.notified(method, message.params);
+                self.notified(method, message.params, stream);
                 None
             }
             (None, Some(id)) => {
@@ -198,7 +242,7 @@ impl Peer {
             (None, None) => {
                 match message.error {
                     Some(error) => tracing::warn!(
-                        target: "upstream", server = &*self.server, error = error.get(),
+                        target: "upstream", server = &*self.origin.server, error = error.get(),
                         "the server reported an error without saying for which request"
                     ),
                     None => self.garbage(text.as_bytes()),
@@ -208,7 +252,7 @@ impl Peer {
         }
     }
 
-    fn notified(&self, method: &str, params: Option<&RawValue>) {
+    fn notified(&self, method: &str, params: Option<&RawValue>, stream: Option<RequestId>) {
         match (method, params) {
             ("notifications/progress", Some(params)) => {
                 #[derive(Deserialize)]
@@ -219,17 +263,136 @@ impl Peer {
                 let token = serde_json::from_str::<Progress<'_>>(params.get())
                     .ok()
                     .and_then(|progress| RequestId::read(progress.token.get()));
-                let listener = token.and_then(|id| Some(self.table().waiting.get(&id)?.0.clone()));
+                let listener = token.and_then(|id| Some(self.table().waiting.get(&id)?.listener.clone()));
                 match listener {
                     Some(listener) => listener(Signal::Progress(Text::from(params))),
                     None => {
-                        tracing::debug!(target: "upstream", server = &*self.server, "progress of nothing that waits")
+                        tracing::debug!(target: "upstream", server = &*self.origin.server, "progress of nothing that waits")
                     }
                 }
             }
-            ("notifications/tools/list_changed", _) => self.list_changed.notify_one(),
-            _ => tracing::debug!(target: "upstream", server = &*self.server, method, "notification not used"),
+            ("notifications/cancelled", params) => self.taken_back(params),
+            _ => {
+                if method == "notifications/tools/list_changed" {
+                    self.list_changed.notify_one();
+                }
+                self.remarked(Remark { method: method.to_owned(), params: params.map(Text::from) }, stream);
+            }
         }
+    }
+
+    /// Passes on what the server says besides: to the request it belongs to, else to everybody who may hear it.
+    fn remarked(&self, remark: Remark, stream: Option<RequestId>) {
+        // What changed, changed for all.
+        let of_one =
+            !remark.method.ends_with("/list_changed") && remark.method != "notifications/resources/updated";
+        match self.owner(stream) {
+            Owner::Request(listener) if of_one => listener(Signal::Remarked(remark)),
+            _ => {
+                if let Some(audience) = self.audiences.get() {
+                    audience.remarked(&self.origin, &remark);
+                }
+            }
+        }
+    }
+
+    /// The server asks something. What cannot be passed on is answered at once.
+    fn asked(
+        self: &Arc<Self>,
+        method: &str,
+        id: &RawValue,
+        params: Option<&RawValue>,
+        stream: Option<RequestId>,
+    ) -> Option<String> {
+        let refusal = |message: &str| {
+            Some(wire::error(id.get(), &wire::error_member(wire::METHOD_NOT_FOUND, message, None)))
+        };
+        let owner = self.owner(stream);
+        let audience = self.audiences.get();
+        match (&owner, &audience) {
+            (Owner::Unclear, _) => {
+                return refusal(&format!(
+                    "requests of several agents are under way, and nothing says which of them this {method} is \
+                     for; `share = \"session\"` in the configuration of this server gives each agent its own"
+                ));
+            }
+            (Owner::Nobody, None) => return refusal(&format!("nobody is here to answer {method}")),
+            _ => {}
+        }
+        let question = self.question(method, id, params);
+        match (owner, audience) {
+            (Owner::Request(listener), _) => listener(Signal::Asked(question)),
+            (_, Some(audience)) => audience.asked(&self.origin, question),
+            (_, None) => {}
+        }
+        None
+    }
+
+    fn question(self: &Arc<Self>, method: &str, id: &RawValue, params: Option<&RawValue>) -> Arc<Question> {
+        const ONLY: &str = "request";
+        let ask = Ask { name: ONLY.to_owned(), method: method.to_owned(), params: params.map(Text::from) };
+        let (peer, id) = (Arc::downgrade(self), id.get().to_owned());
+        let key = id.clone();
+        let question = Arc::new(Question::new(
+            vec![ask],
+            Box::new(move |answers| {
+                let Some(peer) = peer.upgrade() else { return };
+                peer.table().asked.remove(&id);
+                let message = match answers.into_iter().find(|(name, _)| name == ONLY) {
+                    Some((_, Said::Result(result))) => wire::result(&id, &result),
+                    Some((_, Said::Error(error))) => wire::error(&id, &error),
+                    None => {
+                        let error =
+                            wire::error_member(wire::INTERNAL_ERROR, "the client did not answer", None);
+                        wire::error(&id, &error)
+                    }
+                };
+                if let Some(say) = peer.say.get() {
+                    say(message);
+                }
+            }),
+        ));
+        let mut table = self.table();
+        table.asked.retain(|_, question| question.strong_count() > 0);
+        table.asked.insert(key, Arc::downgrade(&question));
+        question
+    }
+
+    fn taken_back(&self, params: Option<&RawValue>) {
+        #[derive(Deserialize)]
+        struct Cancelled<'a> {
+            #[serde(borrow, rename = "requestId")]
+            id: &'a RawValue,
+        }
+        let id = params.and_then(|params| serde_json::from_str::<Cancelled<'_>>(params.get()).ok());
+        let question = id.and_then(|cancelled| self.table().asked.remove(cancelled.id.get())?.upgrade());
+        if let Some(question) = question {
+            question.take_back();
+        }
+    }
+
+    /// Whose request something belongs to that came on `stream`, or on none: then to the one agent for whom anything is
+    /// under way.
+    fn owner(&self, stream: Option<RequestId>) -> Owner {
+        let table = self.table();
+        if let Some(id) = stream {
+            let settled =
+                || table.settled.iter().find(|(settled, _)| *settled == id).map(|(_, listener)| listener);
+            return match table.waiting.get(&id).map(|waiting| &waiting.listener).or_else(settled) {
+                Some(listener) => Owner::Request(listener.clone()),
+                None => Owner::Nobody,
+            };
+        }
+        let mut latest: Option<(&Arc<str>, &Waiting)> = None;
+        for waiting in table.waiting.values() {
+            let Purpose::Agent(channel) = &waiting.purpose else { continue };
+            match latest {
+                Some((other, _)) if other != channel => return Owner::Unclear,
+                Some((_, other)) if other.order > waiting.order => {}
+                _ => latest = Some((channel, waiting)),
+            }
+        }
+        latest.map_or(Owner::Nobody, |(_, waiting)| Owner::Request(waiting.listener.clone()))
     }
 
     fn answered(&self, raw_id: &RawValue, message: &Envelope<'_>) {
@@ -237,7 +400,7 @@ impl Peer {
         let listener = id.and_then(|id| {
             let mut table = self.table();
             match table.waiting.remove(&id) {
-                Some((listener, _)) => {
+                Some(Waiting { listener, .. }) => {
                     table.remember(id, listener.clone());
                     Some(listener)
                 }
@@ -250,7 +413,7 @@ impl Peer {
         match listener {
             Some(listener) => listener(outcome(message)),
             None => tracing::debug!(
-                target: "upstream", server = &*self.server, id = raw_id.get(), "an answer to nothing that was asked"
+                target: "upstream", server = &*self.origin.server, id = raw_id.get(), "an answer to nothing that was asked"
             ),
         }
     }
@@ -270,15 +433,6 @@ impl Table {
             self.withdrawn.remove(at);
         }
     }
-}
-
-/// Tools, and nothing else, is what we came for.
-fn reply(method: &str, id: &RawValue) -> String {
-    if method == "ping" {
-        return wire::result(id.get(), "{}");
-    }
-    let message = format!("this client does not serve {method}");
-    wire::error(id.get(), &wire::error_member(wire::METHOD_NOT_FOUND, &message, None))
 }
 
 /// What a response says.

@@ -24,7 +24,7 @@ pub(super) const LONGEST_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// A running server, from its start to the end of its last process.
 pub(super) struct Pipe {
     server: Arc<str>,
-    pub(super) peer: Peer,
+    pub(super) peer: Arc<Peer>,
     out: Mutex<Out>,
     /// The server takes no new requests.
     pub(super) over: CancellationToken,
@@ -59,11 +59,11 @@ enum Drained {
 
 impl Pipe {
     /// Takes over a process. Needs a tokio runtime.
-    pub(super) fn attach(server: Arc<str>, process: Process) -> Arc<Self> {
+    pub(super) fn attach(peer: Peer, process: Process) -> Arc<Self> {
         let Process { child, group, stdin, stdout, last_words } = process;
         let pipe = Arc::new(Self {
-            peer: Peer::new(server.clone()),
-            server,
+            server: peer.server().clone(),
+            peer: Arc::new(peer),
             out: Mutex::new(Out { pipe: Some(Arc::new(stdin)), queue: VecDeque::new(), flushing: false }),
             over: CancellationToken::new(),
             read_out: CancellationToken::new(),
@@ -72,6 +72,12 @@ impl Pipe {
             last_words,
             cause: OnceLock::new(),
         });
+        let way = Arc::downgrade(&pipe);
+        pipe.peer.answers_by(Box::new(move |message| {
+            if let Some(pipe) = way.upgrade() {
+                pipe.write(None, message);
+            }
+        }));
         tokio::spawn(pipe.clone().read(stdout));
         tokio::spawn(pipe.clone().tend(child, group));
         pipe
@@ -192,7 +198,7 @@ impl Pipe {
             Line::Whole(line) => match str::from_utf8(line) {
                 Ok(text) if text.trim().is_empty() => {}
                 Ok(text) => {
-                    for reply in self.peer.incoming(text) {
+                    for reply in self.peer.incoming(text, None) {
                         self.write(None, reply);
                     }
                 }

@@ -1,25 +1,31 @@
 //! One configured server: its instances, its tools, and the way of a call to it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use holdfast_store::{Answer, Caller, Trouble};
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
 
 use super::{
-    Dispatch, Health, HealthState, Judge, Signal, Tool, UNTRUSTED, Unsent,
+    Audiences, Client, Dispatch, Health, HealthState, Judge, Relayed, Sharer, Signal, Speaks, Tool, Unsent,
     catalog::Catalog,
-    instance::{Instance, Keep, START_LIMIT, Shared},
-    link::Link,
-    peer::{Listener, RequestId},
+    flight::Flight,
+    instance::{For, Instance, Keep, START_LIMIT, Shared},
+    link::Offer,
+    peer::Listener,
+    relay::Parcel,
 };
-use crate::config::{ServerConfig, Share};
+use crate::{
+    config::{ServerConfig, Share, Transport},
+    wire,
+};
 
 /// An MCP server behind us.
 pub(crate) struct Upstream {
@@ -30,20 +36,26 @@ pub(crate) struct Upstream {
 
 #[derive(Default)]
 struct Instances {
-    by_sharer: HashMap<String, Arc<Instance>>,
+    /// By whom they are for and, by HTTP, the era: a server that speaks both is spoken to in the agent's own.
+    by_sharer: HashMap<(Sharer, Speaks), Arc<Instance>>,
     stopped: bool,
 }
 
 impl Upstream {
     /// Needs a tokio runtime. A server that all share is started at once, so that its tools are known soon.
-    pub(super) fn start(config: &ServerConfig, changed: watch::Sender<u64>, judge: Judge) -> Arc<Self> {
+    pub(super) fn start(
+        config: &ServerConfig,
+        changed: watch::Sender<u64>,
+        judge: Judge,
+        audiences: Audiences,
+    ) -> Arc<Self> {
         let upstream = Arc::new(Self {
             identity: config.identity(),
-            shared: Arc::new(Shared::new(config.clone(), changed, judge)),
+            shared: Arc::new(Shared::new(config.clone(), changed, judge, audiences)),
             instances: Mutex::default(),
         });
         if config.share == Share::All {
-            upstream.instances().of(String::new(), &upstream.shared, Keep::Open);
+            upstream.instances().of(Sharer::All, Speaks::Legacy, &upstream.shared, &Client::unknown());
         }
         upstream
     }
@@ -69,7 +81,7 @@ impl Upstream {
         if let Some(catalog) = self.shared.catalog() {
             return Ok(catalog.tools.clone());
         }
-        let link = self.instance(caller)?.opened(&self.shared.name).await?;
+        let link = self.instance(caller, &Client::unknown())?.opened(&self.shared.name).await?;
         if let Some(catalog) = self.shared.catalog() {
             return Ok(catalog.tools.clone());
         }
@@ -89,7 +101,7 @@ impl Upstream {
     /// # Errors
     /// Where it cannot be opened, or never gave a list.
     pub(crate) async fn tools_opened(&self, caller: &Caller) -> Result<Arc<Vec<Tool>>, Unsent> {
-        self.instance(caller)?.opened(&self.shared.name).await?;
+        self.instance(caller, &Client::unknown())?.opened(&self.shared.name).await?;
         self.tools(caller).await
     }
 
@@ -112,11 +124,20 @@ impl Upstream {
         dispatch: Dispatch,
         on: Box<dyn Fn(Signal) + Send + Sync>,
     ) -> Flight {
-        let flight = Flight { place: Arc::new(Mutex::new(Place::Waiting(None))) };
-        let instance = match self.instance(&dispatch.caller) {
+        self.send(Parcel::Call(Arc::new(dispatch)), on)
+    }
+
+    /// Sends a request that is no call; the same as [`Upstream::dispatch`] otherwise.
+    pub(crate) fn relay(self: &Arc<Self>, relayed: Relayed, on: Box<dyn Fn(Signal) + Send + Sync>) -> Flight {
+        self.send(Parcel::Relayed(Arc::new(relayed)), on)
+    }
+
+    fn send(self: &Arc<Self>, parcel: Parcel, on: Box<dyn Fn(Signal) + Send + Sync>) -> Flight {
+        let flight = Flight::new();
+        let instance = match self.instance(parcel.caller(), parcel.client()) {
             Ok(instance) => instance,
             Err(unsent) => {
-                flight.swap(Place::Never);
+                flight.never();
                 on(Signal::Unsent(unsent));
                 return flight;
             }
@@ -129,14 +150,14 @@ impl Upstream {
             on(signal);
         });
         match instance.link() {
-            Some(link) => flight.send(&self.shared, link, &dispatch, listener),
+            Some(link) => flight.send(&self.shared, link, &parcel, listener),
             None => {
                 let (flight, shared) = (flight.clone(), self.shared.clone());
                 tokio::spawn(async move {
                     match instance.opened(&shared.name).await {
-                        Ok(link) => flight.send(&shared, link, &dispatch, listener),
+                        Ok(link) => flight.send(&shared, link, &parcel, listener),
                         Err(unsent) => {
-                            flight.swap(Place::Never);
+                            flight.never();
                             listener(Signal::Unsent(unsent));
                         }
                     }
@@ -144,6 +165,44 @@ impl Upstream {
             }
         }
         flight
+    }
+
+    /// Tells the server something on behalf of an agent, where it is there to hear it.
+    pub(crate) fn tell(&self, relayed: &Relayed) {
+        if let Some(link) =
+            self.instance(&relayed.caller, &relayed.client).ok().and_then(|instance| instance.link())
+        {
+            link.tell(relayed);
+        }
+    }
+
+    /// What the server says of itself: the result of `initialize` or `server/discover`. Waits for it to be there.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub(crate) async fn about(&self, caller: &Caller, client: &Arc<Client>) -> Result<Arc<Value>, Unsent> {
+        let instance = self.instance(caller, client)?;
+        instance.opened(&self.shared.name).await?;
+        let about = instance.offer().map(|Offer { about, .. }| about);
+        about.ok_or_else(|| self.unsent("has just ended".to_owned()))
+    }
+
+    /// The same, as far as it is known without waiting.
+    pub(crate) fn about_now(&self) -> Option<Arc<Value>> {
+        self.instances().by_sharer.values().find_map(|instance| Some(instance.offer()?.about))
+    }
+
+    /// Asks for the updates of exactly these resources, where the server is there and is to be asked in this way.
+    pub(crate) fn subscribe_to(&self, caller: &Caller, client: &Arc<Client>, resources: &BTreeSet<String>) {
+        let Ok(instance) = self.instance(caller, client) else { return };
+        if let Some(link) = instance.link().filter(|link| link.speaks() == Speaks::Modern) {
+            link.subscribe_to(resources.clone());
+        }
+    }
+
+    /// In which era the server is spoken to on behalf of this agent; none while it is not there.
+    pub(crate) fn speaks(&self, caller: &Caller, client: &Arc<Client>) -> Option<Speaks> {
+        Some(self.instance(caller, client).ok()?.link()?.speaks())
     }
 
     /// Sends a call and waits for its answer. For calls that change nothing.
@@ -161,7 +220,11 @@ impl Upstream {
         let answer = async {
             while let Some(signal) = heard.recv().await {
                 match signal {
-                    Signal::Progress(_) => {}
+                    Signal::Progress(_) | Signal::Remarked(_) => {}
+                    Signal::Asked(question) => {
+                        let why = "this call has no agent behind it that could be asked";
+                        question.refuse(&wire::error_member(wire::METHOD_NOT_FOUND, why, None));
+                    }
                     Signal::Answered(answer) => return Ok(answer),
                     Signal::Refused(refused) => {
                         let message = format!("server `{}` refused `{tool}`", self.shared.name);
@@ -202,13 +265,10 @@ impl Upstream {
 
     /// Ends the instances that nobody has used for longer than `limit`. One that all share stays.
     pub(super) async fn sweep(&self, limit: Duration) {
-        if self.shared.config.share == Share::All {
-            return;
-        }
         let (idle, left) = {
             let mut instances = self.instances();
-            let idle: Vec<_> =
-                instances.by_sharer.extract_if(|_, instance| instance.is_idle(limit)).collect();
+            let may_end = |instance: &Instance| instance.keep() == Keep::OnDemand && instance.is_idle(limit);
+            let idle: Vec<_> = instances.by_sharer.extract_if(|_, instance| may_end(instance)).collect();
             (idle, instances.by_sharer.len())
         };
         if !idle.is_empty() {
@@ -220,17 +280,22 @@ impl Upstream {
         }
     }
 
-    fn instance(&self, caller: &Caller) -> Result<Arc<Instance>, Unsent> {
-        let (sharer, keep) = match self.shared.config.share {
-            Share::All => (String::new(), Keep::Open),
-            Share::Session => (caller.channel.clone(), Keep::OnDemand),
-            Share::Principal => (caller.principal.clone(), Keep::OnDemand),
+    fn instance(&self, caller: &Caller, client: &Arc<Client>) -> Result<Arc<Instance>, Unsent> {
+        let sharer = match self.shared.config.share {
+            Share::All => Sharer::All,
+            Share::Session => Sharer::Channel(caller.channel.as_str().into()),
+            Share::Principal => Sharer::Principal(caller.principal.as_str().into()),
+        };
+        let speaks = match self.shared.config.transport {
+            // A process is begun once.
+            Transport::Stdio { .. } => Speaks::Legacy,
+            Transport::Http { .. } => self.shared.best_for(client.speaks),
         };
         let mut instances = self.instances();
         if instances.stopped {
             return Err(self.unsent("was stopped".to_owned()));
         }
-        Ok(instances.of(sharer, &self.shared, keep))
+        Ok(instances.of(sharer, speaks, &self.shared, client))
     }
 
     fn instances(&self) -> MutexGuard<'_, Instances> {
@@ -243,110 +308,22 @@ impl Upstream {
 }
 
 impl Instances {
-    fn of(&mut self, sharer: String, shared: &Arc<Shared>, keep: Keep) -> Arc<Instance> {
-        self.by_sharer.entry(sharer).or_insert_with(|| Instance::start(shared.clone(), keep)).clone()
+    fn of(
+        &mut self,
+        sharer: Sharer,
+        speaks: Speaks,
+        shared: &Arc<Shared>,
+        client: &Arc<Client>,
+    ) -> Arc<Instance> {
+        let start = |(sharer, speaks): &(Sharer, Speaks)| {
+            let for_whom = For { sharer: sharer.clone(), speaks: *speaks, client: client.clone() };
+            Instance::start(shared.clone(), for_whom)
+        };
+        self.by_sharer.entry((sharer, speaks)).or_insert_with_key(start).clone()
     }
 }
 
 /// All at once: each may take its whole grace.
 async fn stop_all(instances: impl Iterator<Item = Arc<Instance>>) {
     futures_util::future::join_all(instances.map(|instance| async move { instance.stop().await })).await;
-}
-
-/// A call on its way. Dropping it cancels nothing: late answers still arrive.
-#[derive(Clone)]
-pub(crate) struct Flight {
-    place: Arc<Mutex<Place>>,
-}
-
-enum Place {
-    /// The server is not there yet; the reason of a withdrawal that came meanwhile.
-    Waiting(Option<String>),
-    /// Being handed to the connection; the same.
-    Sending(Option<String>),
-    Sent(Link, RequestId),
-    /// It never left.
-    Never,
-}
-
-impl Flight {
-    /// Tells the server that the answer is not wanted; an answer that comes all the same is still passed on. A call
-    /// that has not left is not sent, and `on` hears that.
-    pub(crate) fn cancel(&self, reason: &str) {
-        let (link, id) = match &mut *self.place() {
-            Place::Waiting(withdrawn) | Place::Sending(withdrawn) => {
-                *withdrawn = Some(reason.to_owned());
-                return;
-            }
-            Place::Sent(link, id) => (link.clone(), *id),
-            Place::Never => return,
-        };
-        link.withdraw(id, reason);
-    }
-
-    /// Takes the call back if the server was not there to take it. True: it has not left and never will, and `on` need
-    /// not say so.
-    pub(crate) fn recall(&self) -> bool {
-        let mut place = self.place();
-        let waiting = matches!(*place, Place::Waiting(_));
-        if waiting {
-            *place = Place::Never;
-        }
-        waiting
-    }
-
-    /// Whether the process or session that the call was sent to no longer exists: whatever it was doing is over.
-    /// Without a session, by HTTP, only the end of the call's own stream can be told.
-    pub(crate) fn gone(&self) -> bool {
-        match &*self.place() {
-            Place::Waiting(_) | Place::Sending(_) => false,
-            Place::Sent(link, id) => link.is_gone(*id),
-            Place::Never => true,
-        }
-    }
-
-    fn send(&self, shared: &Shared, link: Link, dispatch: &Dispatch, listener: Listener) {
-        match self.swap(Place::Sending(None)) {
-            Place::Never => {
-                self.swap(Place::Never);
-                return;
-            }
-            Place::Waiting(Some(reason)) => {
-                self.swap(Place::Never);
-                let message = format!("withdrawn before server `{}` was there: {reason}", shared.name);
-                listener(Signal::Unsent(Unsent { code: "upstream-unreachable", message }));
-                return;
-            }
-            Place::Waiting(None) | Place::Sending(_) | Place::Sent(..) => {}
-        }
-        // Looked at here, at the last moment: the process may be another one than the one whose list was looked at before.
-        if !shared.trusts(&link, &dispatch.tool) {
-            self.swap(Place::Never);
-            let message = format!(
-                "server `{}` defines `{}` otherwise than when it was trusted, so nothing was sent",
-                shared.name, dispatch.tool
-            );
-            listener(Signal::Unsent(Unsent { code: UNTRUSTED, message }));
-            return;
-        }
-        let id = RequestId::fresh();
-        let mirrored = || {
-            shared
-                .catalog()
-                .map_or_else(Vec::new, |catalog| catalog.mirrored(&dispatch.tool, &dispatch.arguments))
-        };
-        // This can call back into the flight, so no lock is held.
-        link.call(id, dispatch, mirrored, listener);
-        if let Place::Sending(Some(reason)) = self.swap(Place::Sent(link.clone(), id)) {
-            link.withdraw(id, &reason);
-        }
-    }
-
-    fn swap(&self, place: Place) -> Place {
-        std::mem::replace(&mut *self.place(), place)
-    }
-
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().expect("nothing panics while it holds the place")
-    }
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use holdfast_store::{Caller, Text};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Dispatch, Flight, Signal, Upstream, Upstreams};
+use super::{Client, Dispatch, Flight, Signal, Upstream, Upstreams};
 use crate::config::{ServerConfig, Share, Transport};
 
 /// Nothing that is expected takes as long; what takes longer is a hang.
@@ -42,6 +42,7 @@ fn call(tool: &str) -> Dispatch {
         arguments: Text::parse("{}").expect("valid JSON"),
         meta: None,
         headers: Vec::new(),
+        client: Client::unknown(),
     }
 }
 
@@ -66,6 +67,8 @@ impl Heard {
     async fn told(&mut self) -> String {
         match self.next().await {
             Signal::Progress(params) => format!("progress {}", params.value()["progress"]),
+            Signal::Remarked(remark) => format!("remark {}", remark.method),
+            Signal::Asked(question) => format!("asked {}", question.asks[0].method),
             Signal::Answered(answer) => match answer.text.value()["content"][0]["text"].as_str() {
                 Some(text) => format!("answer {text}"),
                 None => format!("answer {}", &*answer.text),

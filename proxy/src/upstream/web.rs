@@ -3,6 +3,7 @@
 mod stream;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     error::Error as _,
     net::IpAddr,
@@ -103,8 +104,8 @@ fn client(url: &Url) -> reqwest::Result<Client> {
 /// What a request has beside its text.
 pub(super) struct Post {
     pub(super) era: Era,
-    pub(super) method: &'static str,
-    /// `params.name`, for `tools/call`.
+    pub(super) method: Cow<'static, str>,
+    /// What `Mcp-Name` says.
     pub(super) name: Option<String>,
     pub(super) headers: Vec<(String, String)>,
 }
@@ -112,26 +113,43 @@ pub(super) struct Post {
 /// A conversation with a server by HTTP.
 pub(super) struct Web {
     address: Arc<Address>,
-    pub(super) peer: Peer,
+    pub(super) peer: Arc<Peer>,
     session: OnceLock<HeaderValue>,
     session_over: AtomicBool,
     running: Mutex<HashMap<RequestId, AbortHandle>>,
     /// No new requests go this way.
     pub(super) over: CancellationToken,
+    /// What answers to the server's questions are dressed in.
+    era: OnceLock<Era>,
     cause: OnceLock<String>,
 }
 
 impl Web {
-    pub(super) fn new(address: Arc<Address>) -> Arc<Self> {
-        Arc::new(Self {
-            peer: Peer::new(address.server.clone()),
+    pub(super) fn new(peer: Peer, address: Arc<Address>) -> Arc<Self> {
+        let web = Arc::new(Self {
+            peer: Arc::new(peer),
             address,
             session: OnceLock::new(),
             session_over: AtomicBool::new(false),
             running: Mutex::default(),
             over: CancellationToken::new(),
+            era: OnceLock::new(),
             cause: OnceLock::new(),
-        })
+        });
+        let (way, runtime) = (Arc::downgrade(&web), tokio::runtime::Handle::current());
+        web.peer.answers_by(Box::new(move |message| {
+            if let Some(web) = way.upgrade() {
+                let era = web.era.get().cloned().unwrap_or(Era::Opening);
+                runtime.spawn(web.tell(message, era));
+            }
+        }));
+        web
+    }
+
+    /// The era was agreed on.
+    pub(super) fn agreed(&self, era: &Era) {
+        // There is one agreement for each connection.
+        let _ = self.era.set(era.clone());
     }
 
     /// Sends a request that is registered with the peer. It ends with a signal, whatever happens.
@@ -247,7 +265,7 @@ impl Web {
         let (loss, message) = match body(response, LONGEST_MESSAGE_BYTES).await {
             Ok(Body::Whole(bytes)) => match String::from_utf8(bytes) {
                 Ok(text) => {
-                    self.hear(&text, era);
+                    self.hear(&text, era, Some(id));
                     if let Some(error) = error_of_nobody(&text) {
                         self.peer.settle(id, Signal::Refused(refused(error)));
                     }
@@ -269,8 +287,8 @@ impl Web {
         self.peer.settle(id, Signal::Lost(loss, message));
     }
 
-    fn hear(self: &Arc<Self>, text: &str, era: &Era) {
-        for reply in self.peer.incoming(text) {
+    fn hear(self: &Arc<Self>, text: &str, era: &Era, stream: Option<RequestId>) {
+        for reply in self.peer.incoming(text, stream) {
             tokio::spawn(self.clone().tell(reply, era.clone()));
         }
     }
@@ -340,7 +358,9 @@ impl Web {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if post.era == Era::Modern {
-            headers.insert(METHOD, HeaderValue::from_static(post.method));
+            if let Ok(method) = HeaderValue::try_from(header_text(&post.method)) {
+                headers.insert(METHOD, method);
+            }
             if let Some(name) =
                 post.name.as_deref().and_then(|name| HeaderValue::try_from(header_text(name)).ok())
             {

@@ -7,7 +7,7 @@ use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use serde_json::Value;
 
 use super::*;
-use crate::upstream::HealthState;
+use crate::{upstream::HealthState, wire};
 
 fn process(command: &str, args: &[&str], env: &[(&str, &str)]) -> Transport {
     Transport::Stdio {
@@ -99,7 +99,17 @@ async fn second_and_late_answers_are_heard() {
 #[tokio::test]
 async fn garbage_and_requests_of_the_server_do_no_harm() {
     let (upstreams, upstream) = start(fake("legacy"));
-    let answer = told(&upstream, "garbage").await;
+    let mut heard = send(&upstream, call("garbage"));
+    let question = loop {
+        match heard.next().await {
+            Signal::Asked(question) => break question,
+            Signal::Remarked(remark) => assert!(remark.method.starts_with("notifications/"), "{remark:?}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(question.asks[0].method, "sampling/createMessage");
+    question.refuse(&wire::error_member(wire::METHOD_NOT_FOUND, "nobody to ask", None));
+    let answer = heard.told().await;
     let replies: Value =
         serde_json::from_str(answer.strip_prefix("answer ").expect("an answer")).expect("JSON");
     assert_eq!(replies[0].to_string(), r#"{"jsonrpc":"2.0","id":"s1","result":{}}"#);

@@ -171,7 +171,7 @@ impl Web {
             if let Some(data) = event.data.filter(|data| !data.is_empty())
                 && matches!(event.event.as_deref(), None | Some("message"))
             {
-                self.hear(&data, era);
+                self.hear(&data, era, answers);
             }
         }
     }
