@@ -21,6 +21,8 @@ pub(crate) struct ServerConfig {
     pub(crate) name: String,
     /// How it is reached.
     pub(crate) transport: Transport,
+    /// Whether its names are shown as `name__tool`; else as they are, where nobody else has them.
+    pub(crate) prefix: bool,
     /// Who shares a process or session.
     pub(crate) share: Share,
     /// Whether `readOnlyHint` and `idempotentHint` of its tools count.
@@ -163,10 +165,11 @@ pub(super) fn read(
 fn settings(section: &Section<'_>, name: String, transport: Option<Transport>) -> Option<ServerConfig> {
     let choices = [("all", Share::All), ("session", Share::Session), ("principal", Share::Principal)];
     let share = section.one_of("share", &choices).unwrap_or(Share::All);
+    let prefix = section.boolean("prefix").unwrap_or(true);
     let trust_annotations = section.boolean("trust_annotations").unwrap_or(false);
     let unexecuted = codes(section);
     let breaker = breaker(section);
-    Some(ServerConfig { name, transport: transport?, share, trust_annotations, unexecuted, breaker })
+    Some(ServerConfig { name, transport: transport?, prefix, share, trust_annotations, unexecuted, breaker })
 }
 
 /// An imported server: only how it is reached, the rest as by default.
@@ -174,6 +177,7 @@ pub(super) fn plain(name: String, transport: Transport) -> ServerConfig {
     ServerConfig {
         name,
         transport,
+        prefix: true,
         share: Share::All,
         trust_annotations: false,
         unexecuted: Vec::new(),

@@ -95,7 +95,7 @@ pub(super) async fn rejoin(
         )?;
     let gone = || unusable("its call is no longer kept");
     let call = front.driver.look(&asked.caller, pending.call).await.ok_or_else(gone)?;
-    if !is_of(&call, named) {
+    if !is_of(front, &call, named) {
         return Err(unusable("it belongs to a call of another tool, or with other arguments").into());
     }
     let output = match resolve(front, asked, named.0, named.1).await {
@@ -122,9 +122,9 @@ pub(super) async fn rejoin(
 }
 
 /// Whether a request with this name and these arguments would be this call.
-fn is_of(call: &Call, (name, arguments): (&str, &Value)) -> bool {
+fn is_of(front: &Front, call: &Call, (name, arguments): (&str, &Value)) -> bool {
     let accepted = &call.accepted;
-    tools::exposed(&accepted.server, &accepted.tool) == name
+    tools::can_mean(&front.upstreams, name, &accepted.server, &accepted.tool)
         && fingerprint(&accepted.identity, &accepted.tool, &Text::of(arguments)) == accepted.fingerprint
 }
 

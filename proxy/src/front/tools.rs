@@ -57,6 +57,27 @@ fn is_valid(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
 }
 
+/// Whether agents may see `tool` under its own name, where nobody before has it.
+///
+/// A name that reads as `server__tool` of any server stays that server's, and ours stay ours.
+fn is_bare(upstreams: &Upstreams, upstream: &Upstream, tool: &str) -> bool {
+    let config = upstream.config();
+    !config.prefix && is_free(tool, upstreams.all().iter().map(|other| other.config().name.as_str()))
+}
+
+fn is_free<'a>(tool: &str, mut servers: impl Iterator<Item = &'a str>) -> bool {
+    (1..=NAME_MOST).contains(&tool.len())
+        && tool.chars().all(is_valid)
+        && !tool.starts_with("holdfast_")
+        && !servers.any(|server| tool.starts_with(&format!("{server}{JOINT}")))
+}
+
+/// Whether `name` is a name of this tool.
+pub(super) fn can_mean(upstreams: &Upstreams, name: &str, server: &str, tool: &str) -> bool {
+    exposed(server, tool) == name
+        || (tool == name && upstreams.get(server).is_some_and(|upstream| is_bare(upstreams, &upstream, tool)))
+}
+
 /// What a name stands for.
 pub(super) enum Found {
     /// A tool of a server: the list it stands in, and where.
@@ -97,8 +118,24 @@ pub(super) async fn find(upstreams: &Upstreams, caller: &Caller, name: &str) -> 
     }
     match unlisted {
         Some((upstream, tool)) => Found::Unlisted(upstream, tool),
-        None => Found::Nothing(near(upstreams, caller, name)),
+        None => find_bare(upstreams, caller, name).await,
     }
+}
+
+/// The same for names without a prefix: the first server that has it stands.
+async fn find_bare(upstreams: &Upstreams, caller: &Caller, name: &str) -> Found {
+    for upstream in upstreams.all().iter().filter(|upstream| is_bare(upstreams, upstream, name)) {
+        match upstream.tools(caller).await {
+            Ok(tools) => {
+                if let Some(at) = tools.iter().position(|tool| tool.name == name) {
+                    return Found::Tool(upstream.clone(), tools, at);
+                }
+            }
+            // It may be its name, and another server's tool must not answer to it.
+            Err(_) => return Found::Unlisted(upstream.clone(), name.to_owned()),
+        }
+    }
+    Found::Nothing(near(upstreams, caller, name))
 }
 
 /// Whether `name` may be a changed name of one of the server's tools.
@@ -112,7 +149,8 @@ fn near(upstreams: &Upstreams, caller: &Caller, name: &str) -> Vec<String> {
     for upstream in upstreams.all() {
         let tools = upstream.tools(caller).now_or_never().and_then(Result::ok).unwrap_or_default();
         for tool in tools.iter() {
-            let shown = exposed(&upstream.config().name, &tool.name);
+            let bare = is_bare(upstreams, upstream, &tool.name);
+            let shown = if bare { tool.name.clone() } else { exposed(&upstream.config().name, &tool.name) };
             let distance = if tool.name == name { 0 } else { distance(&shown, name) };
             if distance <= 3.max(name.len() / 4) {
                 names.push((distance, shown));
@@ -201,12 +239,13 @@ impl Catalogue {
         let mut shown = Vec::new();
         for (upstream, tools) in lists {
             let server = &upstream.config().name;
-            // What an agent would read of a tool that is not trusted could be meant to mislead it.
-            let trusted = |tool: &&Tool| driver.known(server, tool) != Known::Changed;
-            for tool in tools.iter().filter(trusted) {
-                let name = exposed(server, &tool.name);
-                // Only a server that lists one name twice, or guesses a hash, gets here: the first one stands.
-                if names.insert(name.clone()) {
+            for tool in tools.iter() {
+                let bare = is_bare(driver.upstreams(), upstream, &tool.name) && !names.contains(&tool.name);
+                let name = if bare { tool.name.clone() } else { exposed(server, &tool.name) };
+                // Only a server that lists one name twice, or guesses a hash, is stopped here: the first one stands.
+                let is_first = names.insert(name.clone());
+                // What an agent would read of a tool that is not trusted could be meant to mislead it.
+                if is_first && driver.known(server, tool) != Known::Changed {
                     shown.push(definition(tool, name));
                 }
             }
@@ -301,6 +340,21 @@ mod tests {
             }
         }
         assert!(!may_be_changed("bank", "search__find_it_0123456789ab"));
+    }
+
+    #[test]
+    fn a_bare_name_is_never_somebody_elses() {
+        let check = |tool: &str, expected: bool| {
+            assert_eq!(is_free(tool, ["bank", "search"].into_iter()), expected, "{tool}");
+        };
+        check("transfer", true);
+        check("a__b", true);
+        check("bank__transfer", false);
+        check("search__", false);
+        check("holdfast_wait", false);
+        check("", false);
+        check("a b", false);
+        check(&"t".repeat(129), false);
     }
 
     #[test]

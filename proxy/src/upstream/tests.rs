@@ -18,6 +18,7 @@ fn config(transport: Transport, share: Share) -> ServerConfig {
     ServerConfig {
         name: "fake".into(),
         transport,
+        prefix: true,
         share,
         trust_annotations: false,
         unexecuted: Vec::new(),

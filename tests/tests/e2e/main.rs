@@ -16,6 +16,7 @@ mod inbox;
 mod keys;
 mod leaving;
 mod limits;
+mod names;
 mod network;
 mod notify;
 mod patience;
