@@ -17,7 +17,7 @@ use super::{
     http::Accepts,
     listen::Link,
     problem::Problem,
-    retry::{self, Retry},
+    retry::{self, Inputs, Retry},
     surface::Surface,
     tools::{self, Found},
     wait::{self, Offering, Waiting},
@@ -81,6 +81,8 @@ pub(super) struct Begun {
     pub(super) collects: Option<(CallId, tokio::time::Instant)>,
     /// Where the request goes on with an earlier one.
     pub(super) retry: Option<Retry>,
+    /// Answers to what the server will ask.
+    pub(super) inputs: Option<Inputs>,
 }
 
 /// Handles the request and gives the whole response.
@@ -100,7 +102,7 @@ pub(super) async fn handle(
             let offered = asked.surface == Surface::Offer && begun.collects.is_none();
             let offering = if offered { Offering::Due } else { Offering::None };
             let (front, link) = (front.clone(), link.clone());
-            wait::respond(Waiting { front, asked, begun, link, wait: by_id, offering }).await
+            wait::respond(Waiting { front, asked, begun, link, wait: by_id, offering, put: None }).await
         }
         Err(Refusal::Problem(problem)) => {
             body::answer(link, asked.accepts, problem.status, problem.message_to(&asked.id), Receipt::none())
@@ -150,9 +152,13 @@ async fn begin(
     let token = meta.get("progressToken").filter(|token| token.is_string() || token.is_number());
     let progress_token = token.filter(|_| asked.accepts.events).map(Value::to_string);
     let retried = if asked.era == Era::Modern { retry::brought(&mut params)? } else { None };
-    if let Some(brought) = retried {
-        return retry::rejoin(front, link, asked, (&name, &arguments), brought, progress_token).await;
-    }
+    let inputs = match retried.map(retry::Brought::parts) {
+        Some(Ok(brought)) => {
+            return retry::rejoin(front, link, asked, (&name, &arguments), brought, progress_token).await;
+        }
+        Some(Err(inputs)) => Some(inputs),
+        None => None,
+    };
     match name.as_str() {
         tools::WAIT => collect(front, link, asked, &arguments, progress_token).await,
         tools::STATUS => Err(Refusal::Answer(status(front, asked, &arguments).await?)),
@@ -181,6 +187,7 @@ async fn begin(
                 patience_shown: Some(0),
                 collects: None,
                 retry: None,
+                inputs,
             })
         }
     }
@@ -282,6 +289,7 @@ async fn collect(
                 patience_shown: Some(0),
                 collects,
                 retry: None,
+                inputs: None,
             })
         }
         None => Err(Refusal::Answer(not_found(asked, call))),

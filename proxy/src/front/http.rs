@@ -19,9 +19,7 @@ use super::{
     era::{self, Carrier, Era, META_CAPABILITIES, META_LOG_LEVEL},
     guard::Came,
     listen::Link,
-    offer,
     problem::Problem,
-    retry::Visit,
     rpc,
     stream::{self, Announcements},
     surface::Surface,
@@ -30,7 +28,7 @@ use super::{
 };
 use crate::{
     driver::Evidence,
-    upstream::{Client, Speaks},
+    upstream::{Client, Said, Speaks},
     wire::{self, Envelope},
 };
 
@@ -160,8 +158,8 @@ struct Message<'a> {
     /// None for responses.
     method: Option<Cow<'a, str>>,
     params: Map<String, Value>,
-    /// The response that this is: its id and what it says to an offer.
-    response: Option<(&'a str, Visit)>,
+    /// The response that this is: its id and what it says.
+    response: Option<(&'a str, Said)>,
 }
 
 impl<'a> Message<'a> {
@@ -190,13 +188,14 @@ impl<'a> Message<'a> {
             return Err(Problem::invalid_request("`jsonrpc` must be \"2.0\""));
         }
         let Some(method) = envelope.method.clone() else {
-            if envelope.result.or(envelope.error).is_none() {
+            let Some(said) = envelope.error.or(envelope.result) else {
                 return Err(Problem::invalid_request(
                     "there is neither a `method` nor a `result` nor an `error`",
                 ));
-            }
-            let result = envelope.result.and_then(|result| wire::read_strictly(result.get(), max_depth).ok());
-            let response = id.map(|id| (id, offer::read(result.as_ref())));
+            };
+            wire::read_strictly(said.get(), max_depth).map_err(|fault| Problem::fault(&fault))?;
+            let kind = if envelope.error.is_some() { Said::Error } else { Said::Result };
+            let response = id.map(|id| (id, kind(Text::from(said))));
             return Ok(Self { id: None, method: None, params: Map::new(), response });
         };
         if id.is_none() && !method.starts_with("notifications/") {
@@ -224,8 +223,8 @@ impl<'a> Message<'a> {
         let Some(method) = self.method else {
             // What answers none of our offers answers nobody; it is evidence that its sender lives, no more.
             let sender = Sender::of(front, visitor, Era::Legacy, "", &self.params, &headers);
-            if let (Some((id, visit)), Ok(Sender { caller, .. })) = (self.response, sender) {
-                front.offers.answered(&caller.channel, id, visit);
+            if let (Some((id, said)), Ok(Sender { caller, .. })) = (self.response, sender) {
+                front.asks.answered(&caller.channel, id, said);
             }
             return Ok(body::empty(StatusCode::ACCEPTED));
         };

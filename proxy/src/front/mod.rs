@@ -10,6 +10,7 @@
 //! | `tools` | the list of all servers' tools |
 //! | `call`, `wait` | `tools/call`, and the wait for its answer |
 //! | `surface` | what a client is given while its call waits for a person |
+//! | `asks` | requests to legacy clients: offers, and what servers want to know |
 //! | `retry`, `state` | a request that goes on with an earlier one, and the seal on what links the two |
 //! | `offer` | asking legacy clients to send their users to the inbox |
 //! | `tasks` | the Tasks extension |
@@ -19,12 +20,14 @@
 //! | `stream` | event streams |
 //! | `body`, `patience`, `problem` | bodies and refusals |
 
+mod asks;
 mod body;
 mod call;
 mod deliver;
 mod era;
 mod guard;
 mod http;
+mod levels;
 mod listen;
 mod offer;
 mod patience;
@@ -88,7 +91,7 @@ pub(crate) struct Front {
     sessions: session::Sessions,
     presence: session::Presence,
     waiting: Arc<session::Waiting>,
-    offers: Arc<offer::Offers>,
+    asks: Arc<asks::Asks>,
     catalogue: tools::Catalogue,
     seal: state::Seal,
     /// Where people open the inbox, without the last slash.
@@ -128,7 +131,7 @@ impl Front {
             sessions: session::Sessions::default(),
             presence: session::Presence::default(),
             waiting: Arc::default(),
-            offers: Arc::default(),
+            asks: Arc::default(),
             catalogue: tools::Catalogue::default(),
             seal: state::Seal::new(surroundings.state_key.as_bytes()),
             inbox: surroundings.inbox.to_owned(),

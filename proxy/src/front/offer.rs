@@ -3,66 +3,32 @@
 //! Only in URL mode, and only where the client declared it. Nothing that comes back is a decision: it says whether the
 //! page is opened, and so whether waiting any longer has a point.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use holdfast_store::Call;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{retry::Visit, surface};
-use crate::wire;
-
-/// The offers that clients have not answered, by the ids of our requests.
-#[derive(Debug, Default)]
-pub(super) struct Offers {
-    open: Mutex<HashMap<String, Open>>,
-}
-
-#[derive(Debug)]
-struct Open {
-    channel: String,
-    said: oneshot::Sender<Visit>,
-}
+use super::{asks::Asks, retry::Visit, surface};
+use crate::{upstream::Said, wire};
 
 /// An offer that can be answered until this is dropped.
 #[derive(Debug)]
 pub(super) struct Offer {
-    offers: Arc<Offers>,
+    asks: Arc<Asks>,
     id: String,
     said: oneshot::Receiver<Visit>,
 }
 
-impl Offers {
-    /// Makes an offer to the client of `channel`.
-    pub(super) fn make(self: &Arc<Self>, channel: &str) -> Offer {
-        // Random, so that an answer to the one before a restart is never taken for one to this.
-        let id = format!("holdfast-{}", uuid::Builder::from_random_bytes(rand::random()).into_uuid());
-        let (tell, said) = oneshot::channel();
-        self.lock().insert(id.clone(), Open { channel: channel.to_owned(), said: tell });
-        Offer { offers: self.clone(), id, said }
-    }
-
-    /// The client of `channel` has answered the request `id` (a JSON text). What answers no offer of its own is nobody's.
-    pub(super) fn answered(&self, channel: &str, id: &str, visit: Visit) {
-        let Ok(id) = serde_json::from_str::<String>(id) else { return };
-        let mut open = self.lock();
-        if open.get(&id).is_some_and(|open| open.channel == channel)
-            && let Some(open) = open.remove(&id)
-        {
-            // Nobody waits any more where this fails.
-            open.said.send(visit).ok();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Offer {
+    /// Makes an offer to the client of `channel`.
+    pub(super) fn make(asks: &Arc<Asks>, channel: &str) -> Self {
+        let (tell, said) = oneshot::channel();
+        // Nobody waits any more where telling fails.
+        let id = asks.make(channel, Box::new(move |said| drop(tell.send(read(&said)))));
+        Self { asks: asks.clone(), id, said }
+    }
+
     /// The request, as a JSON-RPC message.
     pub(super) fn message(&self, inbox: &str, call: &Call) -> String {
         let mut params = surface::question(inbox, call);
@@ -83,7 +49,7 @@ impl Offer {
 
 impl Drop for Offer {
     fn drop(&mut self) {
-        self.offers.lock().remove(&self.id);
+        self.asks.drop_one(&self.id);
     }
 }
 
@@ -93,35 +59,37 @@ pub(super) fn complete(call: holdfast_store::CallId) -> String {
     wire::notification("notifications/elicitation/complete", &params)
 }
 
-/// What a client says with the `result` of our request; none stands for an error.
-pub(super) fn read(result: Option<&Value>) -> Visit {
-    result.map_or(Visit::Declined, super::retry::visit)
+/// What a client says to our request.
+fn read(said: &Said) -> Visit {
+    match said {
+        Said::Result(result) => super::retry::visit(&result.value()),
+        Said::Error(_) => Visit::Declined,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use holdfast_store::Text;
+
     use super::*;
 
     #[test]
-    fn an_offer_is_answered_by_its_own_client_once() {
-        let offers = Arc::new(Offers::default());
-        let mut offer = offers.make("session:a");
+    fn an_offer_is_answered_while_it_stands() {
+        let asks = Arc::new(Asks::default());
+        let mut offer = Offer::make(&asks, "session:a");
         let id = Value::from(offer.id.clone()).to_string();
-        offers.answered("session:b", &id, Visit::Declined);
-        offers.answered("session:a", "7", Visit::Declined);
-        offers.answered("session:a", r#""other""#, Visit::Declined);
         assert!(offer.said.try_recv().is_err());
-        offers.answered("session:a", &id, Visit::Agreed);
-        offers.answered("session:a", &id, Visit::Declined);
+        asks.answered("session:a", &id, Said::Result(Text::of(&json!({ "action": "accept" }))));
         assert_eq!(offer.said.try_recv(), Ok(Visit::Agreed));
-        drop(offers.make("session:a"));
-        assert!(offers.lock().is_empty());
+        let id = Offer::make(&asks, "session:a").id.clone();
+        assert!(!asks.drop_one(&id));
     }
 
     #[test]
     fn an_error_is_a_no() {
-        assert_eq!(read(None), Visit::Declined);
-        assert_eq!(read(Some(&json!({ "action": "accept" }))), Visit::Agreed);
-        assert_eq!(read(Some(&json!({ "action": "decline" }))), Visit::Declined);
+        let result = |action: &str| Said::Result(Text::of(&json!({ "action": action })));
+        assert_eq!(read(&Said::Error(Text::of(&1))), Visit::Declined);
+        assert_eq!(read(&result("accept")), Visit::Agreed);
+        assert_eq!(read(&result("decline")), Visit::Declined);
     }
 }

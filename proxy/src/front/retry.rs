@@ -15,13 +15,38 @@ use super::{
     surface::{QUESTION, ROUND},
     tools,
 };
-use crate::driver::{HoldWait, now};
+use crate::{
+    driver::{HoldWait, now},
+    upstream::{Answers, Question, Said},
+};
 
 /// What the retry brings along besides name and arguments.
 #[derive(Debug)]
 pub(super) struct Brought {
-    state: String,
-    visit: Option<Visit>,
+    state: Option<String>,
+    responses: Map<String, Value>,
+}
+
+/// What a client brings along for a question of the call's server.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    /// The question that it was given; none where it does not say.
+    question: Option<u64>,
+    responses: Map<String, Value>,
+}
+
+impl Inputs {
+    /// The answers, where they are for this question. Which of them are missing is for the server to say.
+    pub(super) fn to(self, question: &Question) -> Option<Answers> {
+        let fits = match self.question {
+            Some(number) => number == question.number,
+            None => question.asks.iter().any(|ask| self.responses.contains_key(&ask.name)),
+        };
+        fits.then(|| {
+            let said = |(name, value): (String, Value)| (name, Said::Result(Text::of(&value)));
+            self.responses.into_iter().map(said).collect()
+        })
+    }
 }
 
 /// A retry of a call that exists.
@@ -50,20 +75,30 @@ pub(super) enum Visit {
 /// Where it is not of the shape that 2026-07-28 gives it.
 pub(super) fn brought(params: &mut Map<String, Value>) -> Result<Option<Brought>, Problem> {
     let responses = match params.remove("inputResponses") {
-        None | Some(Value::Null) => None,
-        Some(Value::Object(responses)) => Some(responses),
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(responses)) => responses,
         Some(_) => {
             let message = "params.inputResponses must be an object";
             return Err(Problem::invalid_params("invalid-arguments", message));
         }
     };
     let state = match params.remove("requestState") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(state)) => state,
+        None | Some(Value::Null) if responses.is_empty() => return Ok(None),
+        None | Some(Value::Null) => None,
+        Some(Value::String(state)) => Some(state),
         Some(_) => return Err(unusable("it is not a string")),
     };
-    let visit = responses.and_then(|responses| Some(visit(responses.get(QUESTION)?)));
-    Ok(Some(Brought { state, visit }))
+    Ok(Some(Brought { state, responses }))
+}
+
+impl Brought {
+    /// The state, and what comes with it; the answers alone where there is no state.
+    pub(super) fn parts(self) -> Result<(String, Map<String, Value>), Inputs> {
+        match self.state {
+            Some(state) => Ok((state, self.responses)),
+            None => Err(Inputs { question: None, responses: self.responses }),
+        }
+    }
 }
 
 /// Reads the result of an elicitation. What a form may have brought is not looked at.
@@ -83,16 +118,14 @@ pub(super) async fn rejoin(
     link: &Arc<Link>,
     asked: &Asked,
     named: (&str, &Value),
-    brought: Brought,
+    (state, responses): (String, Map<String, Value>),
     progress_token: Option<String>,
 ) -> Result<Begun, Refusal> {
     let pending =
-        front.seal.open(&asked.caller.principal, now(), &brought.state).map_err(
-            |unsealed| match unsealed {
-                Unsealed::Forged => unusable("it is not one that was given to this agent"),
-                Unsealed::Expired => unusable("its time is over"),
-            },
-        )?;
+        front.seal.open(&asked.caller.principal, now(), &state).map_err(|unsealed| match unsealed {
+            Unsealed::Forged => unusable("it is not one that was given to this agent"),
+            Unsealed::Expired => unusable("its time is over"),
+        })?;
     let gone = || unusable("its call is no longer kept");
     let call = front.driver.look(&asked.caller, pending.call).await.ok_or_else(gone)?;
     if !is_of(front, &call, named) {
@@ -105,8 +138,12 @@ pub(super) async fn rejoin(
         Err(_) => Output::Free,
     };
     let visit = match pending.asked {
-        AskedFor::Visit => brought.visit.unwrap_or(Visit::Unsaid),
-        AskedFor::Nothing => Visit::Unsaid,
+        AskedFor::Visit => responses.get(QUESTION).map_or(Visit::Unsaid, visit),
+        AskedFor::Nothing | AskedFor::Input(_) => Visit::Unsaid,
+    };
+    let inputs = match pending.asked {
+        AskedFor::Input(question) => Some(Inputs { question: Some(question), responses }),
+        AskedFor::Nothing | AskedFor::Visit => None,
     };
     let wait = if visit == Visit::Declined { Duration::ZERO } else { ROUND };
     let wanted = wanted(progress_token.as_ref());
@@ -118,6 +155,7 @@ pub(super) async fn rejoin(
         patience_shown: Some(0),
         collects: None,
         retry: Some(Retry { pending, visit }),
+        inputs,
     })
 }
 
@@ -143,33 +181,27 @@ mod tests {
 
     #[test]
     fn what_a_retry_brings() {
-        let check = |params: Value, expected: Result<Option<(&str, Option<Visit>)>, ()>| {
+        let check = |params: Value, expected: Result<Option<(Option<&str>, usize)>, ()>| {
             let mut members = params.as_object().expect("an object").clone();
             let found = brought(&mut members).map_err(|_| ());
-            let found = found.map(|brought| brought.map(|brought| (brought.state, brought.visit)));
-            assert_eq!(
-                found,
-                expected.map(|some| some.map(|(state, visit)| (state.to_owned(), visit))),
-                "{params}"
-            );
+            let found = found.map(|brought| brought.map(|brought| (brought.state, brought.responses.len())));
+            let expected = expected.map(|some| some.map(|(state, count)| (state.map(str::to_owned), count)));
+            assert_eq!(found, expected, "{params}");
         };
-        let answer = |action: &str| json!({ QUESTION: { "action": action, "content": { "approve": true } } });
         check(json!({}), Ok(None));
-        check(json!({ "inputResponses": answer("accept") }), Ok(None));
-        check(json!({ "requestState": "s" }), Ok(Some(("s", None))));
-        check(json!({ "requestState": "s", "inputResponses": {} }), Ok(Some(("s", None))));
-        check(
-            json!({ "requestState": "s", "inputResponses": answer("accept") }),
-            Ok(Some(("s", Some(Visit::Agreed)))),
-        );
-        for no in ["decline", "cancel", "approve", ""] {
-            check(
-                json!({ "requestState": "s", "inputResponses": answer(no) }),
-                Ok(Some(("s", Some(Visit::Declined)))),
-            );
-        }
-        check(json!({ "requestState": "s", "inputResponses": { "other": {} } }), Ok(Some(("s", None))));
+        check(json!({ "inputResponses": {} }), Ok(None));
+        check(json!({ "inputResponses": { "a": 1 } }), Ok(Some((None, 1))));
+        check(json!({ "requestState": "s" }), Ok(Some((Some("s"), 0))));
+        check(json!({ "requestState": "s", "inputResponses": { "a": 1, "b": 2 } }), Ok(Some((Some("s"), 2))));
         check(json!({ "requestState": 7 }), Err(()));
         check(json!({ "requestState": "s", "inputResponses": [] }), Err(()));
+    }
+
+    #[test]
+    fn only_an_accepted_visit_is_one() {
+        assert_eq!(visit(&json!({ "action": "accept", "content": { "approve": true } })), Visit::Agreed);
+        for no in ["decline", "cancel", "approve", ""] {
+            assert_eq!(visit(&json!({ "action": no })), Visit::Declined, "{no}");
+        }
     }
 }

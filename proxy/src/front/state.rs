@@ -10,11 +10,11 @@ use holdfast_store::{CallId, Millis};
 use sha2::Sha256;
 
 /// The format. A state of another one is as unknown as one of another server.
-const PREFIX: &str = "hf1.";
+const PREFIX: &str = "hf2.";
 /// What the HMAC is computed for, so that no other use of the key could ever give the same.
 const PURPOSE: &[u8] = b"holdfast/request-state/1";
 const TAG: usize = 32;
-const BODY: usize = 16 + 8 + 2;
+const BODY: usize = 16 + 8 + 2 + 8;
 
 /// A wait that goes on in the client's next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(super) enum AskedFor {
     Nothing,
     /// To send its user to the inbox.
     Visit,
+    /// What the server of the call wants to know: the number of its question.
+    Input(u64),
 }
 
 /// Why a state is not taken.
@@ -64,10 +66,13 @@ impl Seal {
         bytes.extend_from_slice(&pending.call.bytes());
         bytes.extend_from_slice(&expires.0.to_be_bytes());
         bytes.push(pending.rounds);
-        bytes.push(match pending.asked {
-            AskedFor::Nothing => 0,
-            AskedFor::Visit => 1,
-        });
+        let (kind, question) = match pending.asked {
+            AskedFor::Nothing => (0, 0),
+            AskedFor::Visit => (1, 0),
+            AskedFor::Input(question) => (2, question),
+        };
+        bytes.push(kind);
+        bytes.extend_from_slice(&question.to_be_bytes());
         let tag = self.over(principal, &bytes).finalize().into_bytes();
         bytes.extend_from_slice(&tag);
         let mut text = String::with_capacity(PREFIX.len() + 2 * bytes.len());
@@ -94,12 +99,15 @@ impl Seal {
         if Millis(u64::from_be_bytes(*expires)) < now {
             return Err(Unsealed::Expired);
         }
-        let asked = match rest[1] {
+        let ([rounds, kind], question) = rest.split_first_chunk::<2>().expect("the length is fixed");
+        let question = question.first_chunk::<8>().expect("the length is fixed");
+        let asked = match kind {
             0 => AskedFor::Nothing,
             1 => AskedFor::Visit,
+            2 => AskedFor::Input(u64::from_be_bytes(*question)),
             _ => return Err(Unsealed::Forged),
         };
-        Ok(Pending { call: CallId::from_bytes(*call), rounds: rest[0], asked })
+        Ok(Pending { call: CallId::from_bytes(*call), rounds: *rounds, asked })
     }
 
     /// The HMAC over a state of `principal`. The body's length is fixed, so nothing can move between the two.
@@ -150,6 +158,8 @@ mod tests {
         assert_eq!(seal.open("ana", NOW, &state), Ok(pending()));
         // As often as one likes, and after a restart: the key is kept.
         assert_eq!(Seal::new(b"key").open("ana", LATER, &state), Ok(pending()));
+        let input = Pending { asked: AskedFor::Input(u64::MAX - 1), ..pending() };
+        assert_eq!(seal.open("ana", NOW, &seal.seal("ana", &input, LATER)), Ok(input));
         let nothing = Pending { asked: AskedFor::Nothing, rounds: u8::MAX, ..pending() };
         assert_eq!(seal.open("", NOW, &seal.seal("", &nothing, LATER)), Ok(nothing));
     }
@@ -179,7 +189,7 @@ mod tests {
             PREFIX.to_owned(),
             hex.to_owned(),
             state.to_uppercase(),
-            state.replacen("hf1.", "hf2.", 1),
+            state.replacen("hf2.", "hf1.", 1),
             format!("{PREFIX}{}", hex.to_uppercase()),
             format!("{state}00"),
             format!("{state} "),

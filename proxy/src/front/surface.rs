@@ -19,7 +19,10 @@ use super::{
     state::{AskedFor, Pending},
     tasks,
 };
-use crate::driver::{HoldWait, Reply, now};
+use crate::{
+    driver::{HoldWait, Reply, now},
+    upstream::Question,
+};
 
 /// How long one round waits for a person: below the shortest time-out of a client that we know (60 s), long enough that
 /// the ten rounds that clients take part in are not over in an instant.
@@ -126,6 +129,22 @@ pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: 
     let expires = approvable.plus(COLLECT_WITHIN_MS);
     result.insert("requestState".into(), front.seal.seal(&asked.caller.principal, &pending, expires).into());
     Some(deliver::result(&asked.id, &Value::Object(result).to_string(), asked.era, &deliver::meta(reply)))
+}
+
+/// The result that asks a modern client for what the server of its call wants to know.
+pub(super) fn input_required(front: &Front, asked: &Asked, call: CallId, question: &Question) -> String {
+    let mut requests = String::from("{");
+    for ask in &question.asks {
+        let comma = if requests.len() > 1 { "," } else { "" };
+        let params =
+            ask.params.as_ref().map_or_else(String::new, |params| format!(r#","params":{}"#, &**params));
+        let (name, method) = (Value::from(&*ask.name), Value::from(&*ask.method));
+        requests.push_str(&format!(r#"{comma}{name}:{{"method":{method}{params}}}"#));
+    }
+    requests.push('}');
+    let pending = Pending { call, rounds: 0, asked: AskedFor::Input(question.number) };
+    let state = front.seal.seal(&asked.caller.principal, &pending, now().plus(COLLECT_WITHIN_MS));
+    format!(r#"{{"resultType":"input_required","inputRequests":{requests},"requestState":"{state}"}}"#)
 }
 
 /// Which round comes next and what it asks for; none where the client is told how the call stands instead.

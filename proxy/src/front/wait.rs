@@ -10,10 +10,13 @@ use serde_json::Value;
 
 use super::{
     Front,
+    asks::{self, Put},
     body::{self, Event, Outgoing},
     call::{Asked, Begun},
     deliver,
+    era::Era,
     http::Accepts,
+    levels,
     listen::Link,
     offer::{self, Offer},
     retry::Visit,
@@ -25,6 +28,7 @@ use super::{
 use crate::{
     driver::{Body, News, Receipt, Reply, Ticket},
     report::{Report, Target},
+    upstream::{Question, Remark},
     wire,
 };
 
@@ -42,6 +46,8 @@ pub(super) struct Waiting {
     pub(super) wait: Option<Wait>,
     /// Whether the client is asked to send its user to the inbox.
     pub(super) offering: Offering,
+    /// What the server wants to know and the client was asked.
+    pub(super) put: Option<Put>,
 }
 
 /// Where the offer stands that some clients get.
@@ -78,6 +84,10 @@ async fn withdraw(ticket: Ticket, collected: Option<CallId>) {
 /// What a waiting request does next.
 enum Step {
     Progress(Text),
+    Remarked(Remark),
+    Asked(Arc<Question>),
+    /// What the client was asked is not wanted any more.
+    TakenBack(Put),
     Reply(Box<Reply>),
     Withdrawn,
     /// A message for the client, which asks something.
@@ -110,7 +120,7 @@ impl Waiting {
             self.offering = Offering::None;
             return None;
         };
-        let offer = self.front.offers.make(&self.asked.caller.channel);
+        let offer = Offer::make(&self.front.asks, &self.asked.caller.channel);
         let message = offer.message(&self.front.inbox, &call);
         self.offering = Offering::Made(offer);
         Some(message)
@@ -138,15 +148,24 @@ impl Waiting {
                     Offering::None | Offering::Due | Offering::Agreed => std::future::pending().await,
                 }
             };
+            let settled = async {
+                match &self.put {
+                    Some(put) => put.question.closed.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
             let visit = tokio::select! {
                 biased;
+                () = settled => {
+                    if let Some(put) = self.put.take() {
+                        return Step::TakenBack(put);
+                    }
+                    continue;
+                }
                 news = ticket.next() => return match news {
                     News::Progress(params) => Step::Progress(params),
-                    News::Remarked(_) => continue,
-                    News::Asked(question) => {
-                        question.refuse(&wire::error_member(wire::METHOD_NOT_FOUND, "not yet", None));
-                        continue;
-                    }
+                    News::Remarked(remark) => Step::Remarked(remark),
+                    News::Asked(question) => Step::Asked(question),
                     News::Reply(reply) => Step::Reply(Box::new(reply)),
                 },
                 () = &mut cancelled => return Step::Withdrawn,
@@ -234,6 +253,47 @@ impl Waiting {
         Some(Event::More(body::message_event(&wire::notification("notifications/progress", &params))))
     }
 
+    /// Another notification of the server, where the client can hear it and wants to.
+    fn remark(&self, remark: &Remark) -> Option<Event> {
+        if !self.asked.accepts.events || !levels::is_wanted(&self.asked.client, remark) {
+            return None;
+        }
+        let params = remark.params.as_deref().unwrap_or("{}");
+        Some(Event::More(body::message_event(&wire::notification(&remark.method, params))))
+    }
+
+    /// The server wants to know something: passes it on in the client's way, or says why that cannot be.
+    fn pass_on(&mut self, question: &Arc<Question>) -> Passed {
+        if let Some(answers) = self.begun.inputs.take().and_then(|inputs| inputs.to(question)) {
+            question.answer(answers);
+            return Passed::On;
+        }
+        if let Some(why) = asks::unfit(&self.asked.client, question) {
+            question.refuse(&why);
+            return Passed::On;
+        }
+        match (self.asked.era, self.begun.ticket.as_ref().and_then(|ticket| ticket.call)) {
+            (Era::Legacy, _) if self.asked.accepts.events => {
+                let put = self.front.asks.put(&self.asked.caller.channel, question);
+                let events = events_of(&put.messages);
+                self.put = Some(put);
+                Passed::Said(events)
+            }
+            (Era::Modern, Some(call)) => {
+                let result = surface::input_required(&self.front, &self.asked, call, question);
+                if let Some(ticket) = self.begun.ticket.take() {
+                    ticket.leave();
+                }
+                Passed::Over(deliver::result(&self.asked.id, &result, self.asked.era, &[]))
+            }
+            _ => {
+                let why = "the client takes no event streams, so it cannot be asked";
+                question.refuse(&wire::error_member(wire::METHOD_NOT_FOUND, why, None));
+                Passed::On
+            }
+        }
+    }
+
     /// What shows the client that its call is still waited for: progress as long as the server shows none of its own,
     /// because that is what makes clients wait on (comments do not); else a comment.
     fn still_waiting(&mut self) -> Event {
@@ -260,6 +320,20 @@ impl Waiting {
     }
 }
 
+/// What became of a question.
+enum Passed {
+    /// The server has its answer.
+    On,
+    /// The client was asked by these events.
+    Said(Event),
+    /// The client is asked by the response to its request.
+    Over(String),
+}
+
+fn events_of(messages: &[String]) -> Event {
+    Event::More(messages.iter().flat_map(|message| body::message_event(message)).collect())
+}
+
 /// Waits and gives the whole response.
 pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
     let Accepts { json, events } = waiting.asked.accepts;
@@ -283,6 +357,25 @@ pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
             Step::Progress(params) => {
                 if let Some(event) = waiting.progress(&params) {
                     return stream_from(waiting, Some(event));
+                }
+            }
+            Step::Remarked(remark) => {
+                if let Some(event) = waiting.remark(&remark) {
+                    return stream_from(waiting, Some(event));
+                }
+            }
+            Step::Asked(question) => match waiting.pass_on(&question) {
+                Passed::On => {}
+                Passed::Said(event) => return stream_from(waiting, Some(event)),
+                Passed::Over(message) => {
+                    let accepts = waiting.asked.accepts;
+                    return body::answer(&waiting.link, accepts, StatusCode::OK, message, Receipt::none());
+                }
+            },
+            Step::TakenBack(put) => {
+                let messages = put.take_back();
+                if !messages.is_empty() {
+                    return stream_from(waiting, Some(events_of(&messages)));
                 }
             }
             Step::Offer(message) => {
@@ -336,6 +429,25 @@ fn stream_from(waiting: Waiting, first: Option<Event>) -> Response<Outgoing> {
                 Step::Progress(params) => {
                     if let Some(event) = waiting.progress(&params) {
                         return Some((event, (Some(waiting), None, ticks)));
+                    }
+                }
+                Step::Remarked(remark) => {
+                    if let Some(event) = waiting.remark(&remark) {
+                        return Some((event, (Some(waiting), None, ticks)));
+                    }
+                }
+                Step::Asked(question) => match waiting.pass_on(&question) {
+                    Passed::On => {}
+                    Passed::Said(event) => return Some((event, (Some(waiting), None, ticks))),
+                    Passed::Over(message) => {
+                        let message = body::message_event(&message);
+                        return Some((Event::Last(message, Receipt::none()), (None, None, ticks)));
+                    }
+                },
+                Step::TakenBack(put) => {
+                    let messages = put.take_back();
+                    if !messages.is_empty() {
+                        return Some((events_of(&messages), (Some(waiting), None, ticks)));
                     }
                 }
                 Step::Offer(message) => {
