@@ -233,6 +233,14 @@ pub enum VerifyError {
     Journal(JournalError),
 }
 
+/// Something that lasts beside the facts: a name and a value, or none where the name is to be forgotten.
+pub type Keep = (String, Option<Vec<u8>>);
+
+/// Bytes of a name that [`Journal::keep`] takes.
+pub const KEEP_NAME_MOST: usize = 256;
+/// Bytes of a value that [`Journal::keep`] takes.
+pub const KEEP_VALUE_MOST: usize = 128 << 10;
+
 /// Called once with the outcome of a submitted append, on the journal's own thread: it must not block.
 pub type Done = Box<dyn FnOnce(Result<Appended, Refusal>) + Send>;
 
@@ -310,6 +318,22 @@ pub trait Journal: Send + Sync {
     /// Where the journal cannot be written.
     fn set_cursor(&self, name: &str, seq: u64) -> Result<(), JournalError>;
 
+    /// Keeps these values under their names, all or none, and returns once that is durable. No facts about calls, so no
+    /// links of the chain; the last word counts. What is kept stays until it is forgotten: who keeps it bounds it.
+    ///
+    /// # Errors
+    /// Where the journal cannot be written.
+    ///
+    /// # Panics
+    /// On a name over [`KEEP_NAME_MOST`] or a value over [`KEEP_VALUE_MOST`].
+    fn keep(&self, changes: Vec<Keep>) -> Result<(), JournalError>;
+
+    /// What is kept under names that begin with `prefix`, by name.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    fn kept(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, JournalError>;
+
     /// Checks every link of the chain and every call's numbering; `progress` hears the count now and then.
     ///
     /// # Errors
@@ -322,4 +346,13 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// Where the journal cannot be written.
     fn prune(&self, answers: Millis, tombstones: Millis, limit: usize) -> Result<usize, JournalError>;
+}
+
+/// Panics where one of these is too large to be kept.
+pub(crate) fn must_be_keepable(changes: &[Keep]) {
+    for (name, value) in changes {
+        assert!(name.len() <= KEEP_NAME_MOST, "a name of {} bytes is not kept", name.len());
+        let length = value.as_ref().map_or(0, Vec::len);
+        assert!(length <= KEEP_VALUE_MOST, "{length} bytes are not kept under one name");
+    }
 }

@@ -35,8 +35,8 @@ pub use fingerprint::{
     key_hash,
 };
 pub use journal::{
-    Append, Appended, Claim, Done, Filter, Journal, JournalError, KeyFate, Position, Record, Refusal,
-    Summary, Urgency, Verified, VerifyError,
+    Append, Appended, Claim, Done, Filter, Journal, JournalError, KEEP_NAME_MOST, KEEP_VALUE_MOST, Keep,
+    KeyFate, Position, Record, Refusal, Summary, Urgency, Verified, VerifyError,
 };
 pub use memory::{Chaining, Crash, Delivery, Memory};
 pub use register::{Definition, Likeness, Misfit, Note, Register, Remembered, RememberedId, Seen};

@@ -12,8 +12,8 @@ use crate::{
     entry::{CallId, Entry, Millis},
     fingerprint::Hash32,
     journal::{
-        Append, Appended, Claim, Done, Filter, Journal, JournalError, KeyFate, Record, Refusal, Summary,
-        Verified, VerifyError,
+        Append, Appended, Claim, Done, Filter, Journal, JournalError, Keep, KeyFate, Record, Refusal,
+        Summary, Verified, VerifyError, must_be_keepable,
     },
     line::Line,
 };
@@ -73,6 +73,7 @@ struct Kept {
     positions: HashMap<Hash32, u64>,
     identical: HashMap<Hash32, BTreeSet<CallId>>,
     cursors: HashMap<String, u64>,
+    kept: BTreeMap<String, Vec<u8>>,
 }
 
 struct Row {
@@ -376,6 +377,29 @@ impl Journal for Memory {
         }
         inner.kept.cursors.insert(name.to_owned(), seq);
         Ok(())
+    }
+
+    fn keep(&self, changes: Vec<Keep>) -> Result<(), JournalError> {
+        must_be_keepable(&changes);
+        let mut inner = self.lock();
+        if inner.dead {
+            return Err(stopped());
+        }
+        for (name, value) in changes {
+            match value {
+                Some(value) => drop(inner.kept.kept.insert(name, value)),
+                None => drop(inner.kept.kept.remove(&name)),
+            }
+        }
+        Ok(())
+    }
+
+    fn kept(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, JournalError> {
+        self.read(|kept| {
+            let from = kept.kept.range(prefix.to_owned()..);
+            let found = from.take_while(|(name, _)| name.starts_with(prefix));
+            found.map(|(name, value)| (name.clone(), value.clone())).collect()
+        })
     }
 
     fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Verified, VerifyError> {

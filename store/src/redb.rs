@@ -27,10 +27,13 @@ use crate::{
     codec,
     entry::{CallId, Millis},
     fingerprint::Hash32,
-    journal::{Append, Done, Filter, Journal, JournalError, Record, Summary, Verified, VerifyError},
+    journal::{
+        Append, Done, Filter, Journal, JournalError, Keep, Record, Summary, Verified, VerifyError,
+        must_be_keepable,
+    },
     line::Line,
     redb::{
-        tables::{CALLS, CURSORS, INDEX, KEYS, LOG, META},
+        tables::{CALLS, CURSORS, INDEX, KEPT, KEYS, LOG, META},
         writer::Writer,
     },
     state::State,
@@ -233,6 +236,25 @@ impl Journal for Redb {
         self.writer.set_cursor(name, seq)
     }
 
+    fn keep(&self, changes: Vec<Keep>) -> Result<(), JournalError> {
+        must_be_keepable(&changes);
+        self.writer.keep(changes)
+    }
+
+    fn kept(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, JournalError> {
+        self.read(|tables| {
+            let mut found = Vec::new();
+            for row in tables.kept.range(prefix..).map_err(fault)? {
+                let (name, value) = row.map_err(fault)?;
+                if !name.value().starts_with(prefix) {
+                    break;
+                }
+                found.push((name.value().to_owned(), value.value().to_vec()));
+            }
+            Ok(found)
+        })
+    }
+
     fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Verified, VerifyError> {
         const STEP: u64 = 10_000;
         self.read(|tables| {
@@ -268,6 +290,7 @@ struct Tables {
     keys: ReadOnlyTable<&'static [u8; 32], &'static [u8; 16]>,
     meta: ReadOnlyTable<&'static str, &'static [u8]>,
     cursors: ReadOnlyTable<&'static str, u64>,
+    kept: ReadOnlyTable<&'static str, &'static [u8]>,
 }
 
 impl Tables {
@@ -279,6 +302,7 @@ impl Tables {
             keys: txn.open_table(KEYS).map_err(fault)?,
             meta: txn.open_table(META).map_err(fault)?,
             cursors: txn.open_table(CURSORS).map_err(fault)?,
+            kept: txn.open_table(KEPT).map_err(fault)?,
         })
     }
 

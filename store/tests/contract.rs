@@ -5,6 +5,8 @@ mod claims;
 #[path = "contract/cursors.rs"]
 mod cursors;
 mod facts;
+#[path = "contract/keeping.rs"]
+mod keeping;
 #[path = "contract/listing.rs"]
 mod listing;
 #[path = "contract/media.rs"]
@@ -95,6 +97,11 @@ contract! {
         a_reader_goes_on_where_it_was,
         a_cursor_is_no_entry,
         the_head_is_the_newest_entry,
+    }
+    keeping {
+        what_is_kept_is_there_after_a_restart,
+        names_are_found_by_how_they_begin,
+        what_is_kept_is_no_entry,
     }
     pruning {
         content_goes_first_and_the_line_later,

@@ -61,6 +61,16 @@ fn a_cursor_that_was_acknowledged_survives_a_kill() {
 }
 
 #[test]
+fn what_was_kept_survives_a_kill() {
+    let disk = Disk::default();
+    let journal = Redb::open_with_backend(disk.clone(), Options::default()).expect("a new journal");
+    journal.keep(vec![("a".to_owned(), Some(b"1".to_vec()))]).expect("writable");
+    let left = Disk::holding(disk.bytes());
+    let again = Redb::open_with_backend(left, Options::default()).expect("whole");
+    assert_eq!(again.kept("").expect("readable"), [("a".to_owned(), b"1".to_vec())]);
+}
+
+#[test]
 fn a_journal_made_before_there_were_cursors_gets_them() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("journal.redb");
@@ -69,12 +79,15 @@ fn a_journal_made_before_there_were_cursors_gets_them() {
     let txn = file.begin_write().expect("writable");
     let cursors: TableDefinition<'_, &str, u64> = TableDefinition::new("cursors");
     assert!(txn.delete_table(cursors).expect("writable"), "the table is there");
+    let kept: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("kept");
+    assert!(txn.delete_table(kept).expect("writable"), "the table is there");
     txn.commit().expect("writable");
     drop(file);
     let journal = open(&path).expect("an older journal");
     assert_eq!(journal.cursor("notify/ops").expect("readable"), None);
     journal.set_cursor("notify/ops", 1).expect("writable");
     assert_eq!(journal.cursor("notify/ops").expect("readable"), Some(1));
+    assert_eq!(journal.kept("").expect("readable"), []);
 }
 
 #[test]

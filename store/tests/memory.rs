@@ -87,6 +87,24 @@ fn a_cursor_survives_a_crash_and_none_is_set_after_it() {
 }
 
 #[test]
+fn what_was_kept_survives_a_crash_and_nothing_is_kept_after_it() {
+    let journal = Memory::default();
+    let one = || vec![("a".to_owned(), Some(b"1".to_vec()))];
+    journal.keep(one()).expect("writable");
+    journal.crash_at(1, Crash::BeforeCommit);
+    failed(submit(&journal, keyed(1)).wait());
+    assert!(journal.keep(one()).is_err());
+    assert!(journal.kept("").is_err());
+    assert_eq!(journal.reopen().kept("").expect("readable"), [("a".to_owned(), b"1".to_vec())]);
+}
+
+#[test]
+#[should_panic(expected = "not kept under one name")]
+fn what_is_too_large_is_not_kept() {
+    Memory::default().keep(vec![("a".to_owned(), Some(vec![0; holdfast_store::KEEP_VALUE_MOST + 1]))]).ok();
+}
+
+#[test]
 fn a_callback_may_submit() {
     let journal = Arc::new(Memory::default());
     let inner = journal.clone();

@@ -162,6 +162,36 @@ impl Agent {
         self.connection = None;
     }
 
+    /// Speaks to this `serve` from now on, as if nothing had happened.
+    pub fn move_to(&mut self, served: &Served) {
+        self.address.clone_from(&served.mcp);
+        self.connection = None;
+    }
+
+    /// Opens the session's notification stream.
+    ///
+    /// # Panics
+    /// Where there is no session.
+    pub fn listen(&self) -> Asked {
+        self.get(None)
+    }
+
+    /// Goes on with a stream after the event of this id.
+    pub fn resume(&self, last_event: &str) -> Asked {
+        self.get(Some(last_event))
+    }
+
+    fn get(&self, last_event: Option<&str>) -> Asked {
+        let Era::Legacy { session } = &self.era else { panic!("modern clients have no session") };
+        let mut headers = vec![("Mcp-Session-Id", session.as_str()), ("Accept", "text/event-stream")];
+        headers.extend(last_event.map(|id| ("Last-Event-ID", id)));
+        let token = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        headers.extend(token.as_deref().map(|token| ("Authorization", token)));
+        let mut connection = Connection::open(&self.address);
+        connection.send("GET", "/mcp", &headers, b"");
+        Asked { id: 0, connection, head: None, buffer: String::new() }
+    }
+
     /// Ends the session, as a legacy client does that goes away in an orderly manner.
     ///
     /// # Panics

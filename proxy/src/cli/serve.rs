@@ -84,8 +84,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let bridge_token = address::random_token();
     let surroundings =
         Surroundings { bridge_token: &bridge_token, state_key: &state_key, inbox: &inbox_base };
-    let front = Front::new(&config, driver.clone(), upstreams.clone(), &surroundings, stop.clone());
-    let agents = tokio::spawn(front::serve(front, mcp, stop.clone(), DRAIN + Duration::from_secs(5)));
+    let front = Front::new(&config, driver.clone(), upstreams.clone(), &surroundings, stop.clone())
+        .map_err(|error| unusable(&error))?;
+    let agents = tokio::spawn(agents(front, mcp, stop.clone()));
     let readiness = Arc::new(Readiness::default());
     let page = Arc::new(Page::new(stop.clone()));
     let (made_token, board) = (made.as_ref().map(|made| &*made.text), notifier.board());
@@ -127,6 +128,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     upstreams.stop().await;
     drop(claim);
     Ok(())
+}
+
+/// Serves agents to the end.
+async fn agents(front: Arc<Front>, listener: TcpListener, stop: CancellationToken) {
+    front::serve(front.clone(), listener, stop, DRAIN + Duration::from_secs(5)).await;
+    front.close().await;
 }
 
 fn cannot_start(what: impl Into<String>, way_out: impl Into<String>) -> Failure {

@@ -21,13 +21,14 @@ use super::{
     listen::Link,
     problem::Problem,
     rpc,
+    session::Listening,
     stream::{self, Announcements},
     surface::Surface,
     tools,
     visitor::{Refused, Visitor},
 };
 use crate::{
-    driver::Evidence,
+    driver::{Evidence, now},
     upstream::{Client, Said, Speaks},
     wire::{self, Envelope},
 };
@@ -99,7 +100,7 @@ pub(super) async fn handle(
     let handled = match *request.method() {
         Method::POST => post(front, link, &visitor, request).await,
         Method::GET => get(front, link, &visitor, request.headers()),
-        Method::DELETE => delete(front, &visitor, request.headers()),
+        Method::DELETE => delete(front, &visitor, request.headers()).await,
         _ => Ok(not_allowed("GET, POST, DELETE")),
     };
     handled.unwrap_or_else(|problem| refuse("null", &problem))
@@ -320,9 +321,10 @@ impl Sender {
             return Ok(Self { caller, cancellable: Cancellable::ById, surface, client });
         }
         let id = session_id(headers)?;
-        let guest = front.sessions.touch(id, &principal, Instant::now()).ok_or_else(Problem::no_session)?;
-        let caller = Caller { channel: session_channel(id), principal, client: guest.name };
-        Ok(Self { caller, cancellable: Cancellable::ById, surface: guest.surface, client: guest.client })
+        let guest = front.sessions.touch(id, &principal, now()).ok_or_else(Problem::no_session)?;
+        let caller = Caller { channel: session_channel(id), principal, client: guest.client.clone() };
+        let (surface, client) = (guest.surface, guest.as_client());
+        Ok(Self { caller, cancellable: Cancellable::ById, surface, client })
     }
 }
 
@@ -372,7 +374,7 @@ fn get(
         let message = "Accept must list text/event-stream";
         return Err(Problem { status: StatusCode::NOT_ACCEPTABLE, ..Problem::invalid_request(message) });
     }
-    let end = CancellationToken::new();
+    let (end, mut listening) = (CancellationToken::new(), Listening::On);
     let channel = match &visitor.bridge {
         Some(bridge) => bridge.channel(),
         None if era::of(Carrier::Http(headers), "", &Map::new(), false)? == Era::Modern => {
@@ -380,8 +382,8 @@ fn get(
         }
         None => {
             let id = session_id(headers)?;
-            front.sessions.touch(id, &visitor.principal, Instant::now()).ok_or_else(Problem::no_session)?;
-            front.sessions.listen(id, end.clone());
+            front.sessions.touch(id, &visitor.principal, now()).ok_or_else(Problem::no_session)?;
+            listening = front.sessions.listen(id, end.clone());
             session_channel(id)
         }
     };
@@ -390,18 +392,23 @@ fn get(
         front.presence.enter(&channel);
     }
     front.presence.holds_one(&channel);
-    let change = Some(stream::tools_changed());
-    Ok(stream::announce(
-        front,
-        link,
-        Announcements { opening: body::keep_alive(), change, closing: None, end },
-    ))
+    let change = stream::tools_changed();
+    let opening = match listening {
+        Listening::On => body::keep_alive(),
+        // What the client knows may be the list of the process before.
+        Listening::Again => body::message_event(&change),
+    };
+    Ok(stream::announce(front, link, Announcements { opening, change: Some(change), closing: None, end }))
 }
 
 /// `DELETE`: the client ends its session.
-fn delete(front: &Front, visitor: &Visitor, headers: &HeaderMap) -> Result<Response<Outgoing>, Problem> {
+async fn delete(
+    front: &Front,
+    visitor: &Visitor,
+    headers: &HeaderMap,
+) -> Result<Response<Outgoing>, Problem> {
     let id = session_id(headers)?;
-    if !front.sessions.end(id, &visitor.principal) {
+    if !front.sessions.end(id, &visitor.principal).await.map_err(|error| Problem::journal(&error))? {
         return Err(Problem::no_session());
     }
     front.driver.channel_gone(&session_channel(id));

@@ -6,6 +6,7 @@
 //! | `http` | one HTTP request: which message, on whose behalf |
 //! | `guard`, `visitor` | `Host` and `Origin`; principals and bridges by their tokens |
 //! | `era` | revisions of MCP, and the headers they demand |
+//! | `guest` | what a legacy client said about itself |
 //! | `session` | legacy sessions, which channels are alive, what can be cancelled |
 //! | `tools` | the list of all servers' tools |
 //! | `call`, `wait` | `tools/call`, and the wait for its answer |
@@ -26,6 +27,7 @@ mod call;
 mod deliver;
 mod era;
 mod guard;
+mod guest;
 mod http;
 mod levels;
 mod listen;
@@ -46,6 +48,7 @@ mod wait;
 
 use std::sync::Arc;
 
+use holdfast_store::JournalError;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +60,7 @@ pub(crate) use surface::Surface;
 
 use crate::{
     config::Config,
-    driver::{Driver, Peer},
+    driver::{Driver, Peer, now},
     upstream::Upstreams,
 };
 
@@ -88,7 +91,7 @@ pub(crate) struct Front {
     bridge: [u8; 32],
     max_body: u64,
     max_depth: usize,
-    sessions: session::Sessions,
+    sessions: Arc<session::Sessions>,
     presence: session::Presence,
     waiting: Arc<session::Waiting>,
     asks: Arc<asks::Asks>,
@@ -111,16 +114,20 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl Front {
-    /// The front for `config`. `stop` ends notification streams.
+    /// The front for `config`, with the sessions that it left. `stop` ends notification streams.
+    ///
+    /// # Errors
+    /// Where the journal cannot be used.
     pub(crate) fn new(
         config: &Config,
         driver: Arc<Driver>,
         upstreams: Arc<Upstreams>,
         surroundings: &Surroundings<'_>,
         stop: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, JournalError> {
+        let sessions = session::Sessions::restore(driver.journal().clone(), now())?;
         let tokens = if config.agents.is_empty() { Tokens::None } else { Tokens::Required };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             driver,
             upstreams,
             guard: Guard::new(config.listen.mcp, tokens),
@@ -128,7 +135,7 @@ impl Front {
             bridge: Sha256::digest(surroundings.bridge_token).into(),
             max_body: config.intake.max_body,
             max_depth: config.intake.max_depth,
-            sessions: session::Sessions::default(),
+            sessions: Arc::new(sessions),
             presence: session::Presence::default(),
             waiting: Arc::default(),
             asks: Arc::default(),
@@ -137,7 +144,14 @@ impl Front {
             inbox: surroundings.inbox.to_owned(),
             keep_answers_ms: config.store.keep_answers_ms,
             stop,
-        })
+        }))
+    }
+
+    /// What is left to be written once nobody is served any more.
+    pub(crate) async fn close(&self) {
+        if let Err(error) = self.sessions.write_all().await {
+            tracing::warn!(%error, "the last uses of sessions were not written");
+        }
     }
 
     fn connection_opened(&self, link: &Arc<listen::Link>) {

@@ -63,6 +63,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, SESSION_NOT_FOUND, "not-found", message)
     }
 
+    /// The journal cannot be used, and what was asked for is not done without it: 503.
+    pub(super) fn journal(error: &holdfast_store::JournalError) -> Self {
+        let message = format!("the journal cannot be used ({error})");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, wire::INTERNAL_ERROR, "journal-unavailable", message)
+    }
+
     /// A text that is not acceptable JSON.
     pub(super) fn fault(fault: &wire::Fault) -> Self {
         let refused =

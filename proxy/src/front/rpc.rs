@@ -1,6 +1,6 @@
 //! Every method but `tools/call`: handshakes of both eras, lists, pings, subscriptions.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use holdfast_store::Caller;
 use hyper::{Response, StatusCode};
@@ -12,15 +12,18 @@ use super::{
     body::{self, Outgoing},
     deliver,
     era::{self, Era, META_CLIENT},
+    guest::Guest,
     http::{self, Accepts},
     listen::Link,
     problem::Problem,
-    session::Guest,
     stream::{self, Announcements},
-    surface::Surface,
     tasks,
 };
-use crate::{driver::Receipt, upstream::Client, wire};
+use crate::{
+    driver::{Receipt, now},
+    upstream::Client,
+    wire,
+};
 
 const INSTRUCTIONS: &str = "Tools are named server__tool. A call may be held until a person approves it: then the result \
 says so and names a call id. Collect it with holdfast_wait, or by repeating exactly the same call; do not look for \
@@ -51,7 +54,7 @@ pub(super) async fn handle(
     params: &Map<String, Value>,
 ) -> Result<Response<Outgoing>, Problem> {
     let result = match (request.era, method) {
-        (Era::Legacy, "initialize") => return Ok(initialize(front, link, request, params)),
+        (Era::Legacy, "initialize") => return initialize(front, link, request, params).await,
         (Era::Legacy, "ping") => "{}".to_owned(),
         (Era::Modern, "server/discover") => discover(),
         (Era::Modern, "subscriptions/listen") => {
@@ -81,12 +84,12 @@ fn answer(link: &Arc<Link>, request: &Request<'_>, message: String) -> Response<
     body::answer(link, request.accepts, StatusCode::OK, message, Receipt::none())
 }
 
-fn initialize(
+async fn initialize(
     front: &Front,
     link: &Arc<Link>,
     request: &Request<'_>,
     params: &Map<String, Value>,
-) -> Response<Outgoing> {
+) -> Result<Response<Outgoing>, Problem> {
     let version = era::negotiate(params.get("protocolVersion").and_then(Value::as_str).unwrap_or_default());
     let result = json!({
         "protocolVersion": version,
@@ -96,19 +99,16 @@ fn initialize(
     });
     let response = answer(link, request, wire::result(request.id, &result.to_string()));
     if request.through_bridge {
-        return response;
+        return Ok(response);
     }
     let Caller { principal, client, .. } = request.caller;
-    let guest = Guest {
-        name: client.clone(),
-        client: request.client.clone(),
-        surface: Surface::of_handshake(params),
-    };
-    let begun = front.sessions.begin(principal, guest, Instant::now());
+    let guest = Guest::of_handshake(client, params)?;
+    let begun =
+        front.sessions.begin(principal, guest, now()).await.map_err(|error| Problem::journal(&error))?;
     for ended in &begun.ended {
         front.driver.channel_gone(&http::session_channel(ended));
     }
-    http::with_session(response, &begun.id)
+    Ok(http::with_session(response, &begun.id))
 }
 
 fn discover() -> String {

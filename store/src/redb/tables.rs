@@ -10,7 +10,7 @@ use crate::{
     codec,
     entry::{CallId, Millis},
     fingerprint::Hash32,
-    journal::{Append, Appended, Claim, JournalError, KeyFate, Refusal},
+    journal::{Append, Appended, Claim, JournalError, Keep, KeyFate, Refusal},
     line::Line,
     redb::{
         fault,
@@ -37,6 +37,8 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 
 /// Reader of the tail to how far it has come.
 pub(super) const CURSORS: TableDefinition<'_, &str, u64> = TableDefinition::new("cursors");
+/// Name to what is kept under it beside the facts.
+pub(super) const KEPT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("kept");
 
 /// Version of the schema; entries and lines have versions of their own.
 const FORMAT: u8 = 1;
@@ -44,8 +46,9 @@ const FORMAT: u8 = 1;
 /// Creates the tables in an empty file, else checks that this program can read them.
 pub(super) fn prepare(txn: &WriteTransaction) -> Result<Head, JournalError> {
     let mut tables = Tables::open(txn)?;
-    // Files made before there were cursors get the table here; everybody else may expect it.
+    // Files made before there were these get them here; everybody else may expect them.
     txn.open_table(CURSORS).map_err(fault)?;
+    txn.open_table(KEPT).map_err(fault)?;
     let format = tables.meta.get("format").map_err(fault)?.map(|row| row.value().to_vec());
     match format.as_deref() {
         None => {
@@ -238,6 +241,19 @@ impl<'txn> Tables<'txn> {
     /// See [`crate::Journal::set_cursor`].
     pub(super) fn set_cursor(&mut self, name: &str, seq: u64) -> Result<(), JournalError> {
         self.txn.open_table(CURSORS).map_err(fault)?.insert(name, seq).map_err(fault)?;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// See [`crate::Journal::keep`].
+    pub(super) fn keep(&mut self, changes: &[Keep]) -> Result<(), JournalError> {
+        let mut kept = self.txn.open_table(KEPT).map_err(fault)?;
+        for (name, value) in changes {
+            match value {
+                Some(value) => drop(kept.insert(name.as_str(), value.as_slice()).map_err(fault)?),
+                None => drop(kept.remove(name.as_str()).map_err(fault)?),
+            }
+        }
         self.dirty = true;
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::{
     chain::{Head, content_hash},
     codec,
     entry::Millis,
-    journal::{Append, Appended, Done, JournalError, Refusal, Urgency},
+    journal::{Append, Appended, Done, JournalError, Keep, Refusal, Urgency},
     redb::{
         Durability, fault,
         tables::{Frame, Tables},
@@ -73,6 +73,7 @@ enum Job {
     Append { append: Append, frames: Vec<Frame>, reply: Reply<Appended, Done> },
     Prune { answers: Millis, tombstones: Millis, limit: usize, reply: Reply<usize, Told<usize>> },
     Cursor { name: String, seq: u64, reply: Reply<(), Told<()>> },
+    Keep { changes: Vec<Keep>, reply: Reply<(), Told<()>> },
 }
 
 type Told<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
@@ -141,6 +142,11 @@ impl Writer {
     /// Queues a cursor and waits until it is kept.
     pub(super) fn set_cursor(&self, name: &str, seq: u64) -> Result<(), JournalError> {
         self.wait(|reply| Job::Cursor { name: name.to_owned(), seq, reply })
+    }
+
+    /// Queues values to be kept and waits until they are.
+    pub(super) fn keep(&self, changes: Vec<Keep>) -> Result<(), JournalError> {
+        self.wait(|reply| Job::Keep { changes, reply })
     }
 
     fn wait<T: Send + 'static>(&self, job: impl FnOnce(Reply<T, Told<T>>) -> Job) -> Result<T, JournalError> {
@@ -288,6 +294,9 @@ impl Job {
     fn bytes(&self) -> usize {
         match self {
             Self::Append { frames, .. } => frames.iter().map(|frame| frame.bytes.len()).sum(),
+            Self::Keep { changes, .. } => {
+                changes.iter().map(|(_, value)| value.as_ref().map_or(0, Vec::len)).sum()
+            }
             Self::Prune { .. } | Self::Cursor { .. } => 0,
         }
     }
@@ -295,7 +304,7 @@ impl Job {
     fn is_urgent(&self) -> bool {
         match self {
             Self::Append { append, .. } => append.urgency == Urgency::Now,
-            Self::Prune { .. } | Self::Cursor { .. } => true,
+            Self::Prune { .. } | Self::Cursor { .. } | Self::Keep { .. } => true,
         }
     }
 
@@ -308,6 +317,7 @@ impl Job {
                 reply.result = Some(Ok(tables.prune(*answers, *tombstones, *limit)?));
             }
             Self::Cursor { name, seq, reply } => reply.result = Some(Ok(tables.set_cursor(name, *seq)?)),
+            Self::Keep { changes, reply } => reply.result = Some(Ok(tables.keep(changes)?)),
         }
         Ok(())
     }
@@ -317,7 +327,7 @@ impl Job {
         match self {
             Self::Append { reply, .. } => reply.result = Some(Err(refusal())),
             Self::Prune { reply, .. } => reply.result = Some(Err(refusal())),
-            Self::Cursor { reply, .. } => reply.result = Some(Err(refusal())),
+            Self::Cursor { reply, .. } | Self::Keep { reply, .. } => reply.result = Some(Err(refusal())),
         }
     }
 }

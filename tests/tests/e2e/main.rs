@@ -24,6 +24,7 @@ mod questions;
 mod reissues;
 mod remember;
 mod servers;
+mod sessions;
 mod surfaces;
 mod tour;
 mod trust;
