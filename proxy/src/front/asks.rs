@@ -131,6 +131,20 @@ fn params(id: &Value, ask: &Ask) -> Option<Text> {
     Some(params.clone())
 }
 
+/// What is asked, as the members that a modern client reads.
+pub(super) fn as_members(asks: &[Ask]) -> String {
+    let mut requests = String::from("{");
+    for ask in asks {
+        let comma = if requests.len() > 1 { "," } else { "" };
+        let params =
+            ask.params.as_ref().map_or_else(String::new, |params| format!(r#","params":{}"#, &**params));
+        let (name, method) = (Value::from(&*ask.name), Value::from(&*ask.method));
+        requests.push_str(&format!(r#"{comma}{name}:{{"method":{method}{params}}}"#));
+    }
+    requests.push('}');
+    requests
+}
+
 /// Why this client cannot be asked that; none where it can.
 pub(super) fn unfit(client: &Client, question: &Question) -> Option<Text> {
     let capabilities = client.capabilities.value();

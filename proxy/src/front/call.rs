@@ -81,6 +81,8 @@ pub(super) struct Begun {
     pub(super) collects: Option<(CallId, tokio::time::Instant)>,
     /// Where the request goes on with an earlier one.
     pub(super) retry: Option<Retry>,
+    /// The server of the call, where this is known.
+    pub(super) server: Option<String>,
     /// Answers to what the server will ask.
     pub(super) inputs: Option<Inputs>,
 }
@@ -164,6 +166,7 @@ async fn begin(
         tools::STATUS => Err(Refusal::Answer(status(front, asked, &arguments).await?)),
         _ => {
             let (server, tool, output) = resolve(front, asked, &name, &arguments).await?;
+            let of = server.clone();
             let explicit_key = explicit_key(&meta, asked.header_key.as_deref())?;
             let request = Request {
                 caller: asked.caller.clone(),
@@ -187,6 +190,7 @@ async fn begin(
                 patience_shown: Some(0),
                 collects: None,
                 retry: None,
+                server: Some(of),
                 inputs,
             })
         }
@@ -289,6 +293,7 @@ async fn collect(
                 patience_shown: Some(0),
                 collects,
                 retry: None,
+                server: None,
                 inputs: None,
             })
         }

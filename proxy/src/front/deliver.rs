@@ -63,7 +63,14 @@ fn text(output: Output, reply: &Reply) -> Cow<'_, str> {
 /// The HTTP status for the message: 200, but for the errors to which 2026-07-28 gives another one.
 pub(super) fn status(era: Era, reply: &Reply) -> StatusCode {
     let Body::Answer(Answer { kind: AnswerKind::Error, text }) = &reply.body else { return StatusCode::OK };
-    match text.value().get("code").and_then(Value::as_i64) {
+    status_of_error(era, text)
+}
+
+/// The same for a message with this `error` member.
+pub(super) fn status_of_error(era: Era, error: &str) -> StatusCode {
+    let error: Value = serde_json::from_str(error).unwrap_or_default();
+    match error.get("code").and_then(Value::as_i64) {
+        Some(wire::METHOD_NOT_FOUND) if era == Era::Modern => StatusCode::NOT_FOUND,
         Some(HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION) if era == Era::Modern => {
             StatusCode::BAD_REQUEST
         }

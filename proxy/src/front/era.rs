@@ -264,6 +264,10 @@ pub(super) fn unknown_method(era: Era, method: &str) -> Problem {
     Problem::plain(status, wire::METHOD_NOT_FOUND, format!("Method not found: {method}"))
 }
 
+/// Methods that 2026-07-28 has no more.
+pub(super) const ENDED: [&str; 6] =
+    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tasks/list"];
+
 /// A header that may stand once: what stands twice could be read differently by somebody in between.
 pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(name).iter();

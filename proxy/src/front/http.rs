@@ -1,13 +1,13 @@
 //! One HTTP request: may it come in, who asks, which message, and who answers it.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Instant};
 
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use tokio_util::sync::CancellationToken;
 
 use holdfast_store::{Caller, Text};
@@ -18,6 +18,7 @@ use super::{
     call::{self, Asked, Cancellable},
     era::{self, Carrier, Era, META_CAPABILITIES, META_LOG_LEVEL},
     guard::Came,
+    hub::Wants,
     listen::Link,
     problem::Problem,
     rpc,
@@ -159,6 +160,8 @@ struct Message<'a> {
     /// None for responses.
     method: Option<Cow<'a, str>>,
     params: Map<String, Value>,
+    /// The same as text.
+    raw: Option<&'a str>,
     /// The response that this is: its id and what it says.
     response: Option<(&'a str, Said)>,
 }
@@ -197,7 +200,7 @@ impl<'a> Message<'a> {
             wire::read_strictly(said.get(), max_depth).map_err(|fault| Problem::fault(&fault))?;
             let kind = if envelope.error.is_some() { Said::Error } else { Said::Result };
             let response = id.map(|id| (id, kind(Text::from(said))));
-            return Ok(Self { id: None, method: None, params: Map::new(), response });
+            return Ok(Self { id: None, method: None, params: Map::new(), raw: None, response });
         };
         if id.is_none() && !method.starts_with("notifications/") {
             return Err(Problem::invalid_request(format!("the request {method:?} needs an `id`")));
@@ -210,7 +213,8 @@ impl<'a> Message<'a> {
                 Err(fault) => return Err(Problem::fault(&fault)),
             },
         };
-        Ok(Self { id, method: Some(method), params, response: None })
+        let raw = envelope.params.map(RawValue::get);
+        Ok(Self { id, method: Some(method), params, raw, response: None })
     }
 
     async fn handle(
@@ -244,6 +248,7 @@ impl<'a> Message<'a> {
             {
                 front.waiting.cancel(&caller.channel, &request.to_string(), Instant::now());
             }
+            rpc::notified(front, &caller, &client, &method, self.raw);
             return Ok(body::empty(StatusCode::ACCEPTED));
         };
         if method == "tools/call" {
@@ -268,8 +273,11 @@ impl<'a> Message<'a> {
             client: &client,
             accepts,
             through_bridge: visitor.bridge.is_some(),
+            cancellable,
+            params: &self.params,
+            raw: self.raw,
         };
-        rpc::handle(front, link, &request, &method, &self.params).await
+        rpc::handle(front, link, &request, &method).await
     }
 }
 
@@ -317,7 +325,10 @@ impl Sender {
         }
         if let Some(bridge) = &visitor.bridge {
             let caller = Caller { channel: bridge.channel(), principal, client: bridge.name.clone() };
-            let (surface, client) = (bridge.surface, bridge.client.clone());
+            let (surface, mut client) = (bridge.surface, bridge.client.clone());
+            if let Some(level) = front.hub.level(&caller.channel) {
+                Arc::make_mut(&mut client).log_level = Some(level);
+            }
             return Ok(Self { caller, cancellable: Cancellable::ById, surface, client });
         }
         let id = session_id(headers)?;
@@ -375,18 +386,19 @@ fn get(
         return Err(Problem { status: StatusCode::NOT_ACCEPTABLE, ..Problem::invalid_request(message) });
     }
     let (end, mut listening) = (CancellationToken::new(), Listening::On);
-    let channel = match &visitor.bridge {
-        Some(bridge) => bridge.channel(),
+    let sender = |era| Sender::of(front, visitor, era, "", &Map::new(), headers);
+    let sender = match &visitor.bridge {
+        Some(_) => sender(Era::Legacy)?,
         None if era::of(Carrier::Http(headers), "", &Map::new(), false)? == Era::Modern => {
             return Ok(not_allowed("POST"));
         }
         None => {
-            let id = session_id(headers)?;
-            front.sessions.touch(id, &visitor.principal, now()).ok_or_else(Problem::no_session)?;
-            listening = front.sessions.listen(id, end.clone());
-            session_channel(id)
+            let found = sender(Era::Legacy)?;
+            listening = front.sessions.listen(session_id(headers)?, end.clone());
+            found
         }
     };
+    let channel = sender.caller.channel.clone();
     // Not a message: to open a stream is no evidence that an earlier answer was heard.
     if link.carries(&channel) {
         front.presence.enter(&channel);
@@ -398,7 +410,11 @@ fn get(
         // What the client knows may be the list of the process before.
         Listening::Again => body::message_event(&change),
     };
-    Ok(stream::announce(front, link, Announcements { opening, change: Some(change), closing: None, end }))
+    let wants = Wants { prompts: true, resources: true, remarks: true, subscription: None };
+    let place = front.hub.listen(&sender.caller, &sender.client, wants, BTreeSet::new());
+    let announcements =
+        Announcements { opening, change: Some(change), closing: None, end, place, guard: None };
+    Ok(stream::announce(front, link, announcements))
 }
 
 /// `DELETE`: the client ends its session.
@@ -411,7 +427,7 @@ async fn delete(
     if !front.sessions.end(id, &visitor.principal).await.map_err(|error| Problem::journal(&error))? {
         return Err(Problem::no_session());
     }
-    front.driver.channel_gone(&session_channel(id));
+    front.left(&session_channel(id));
     Ok(body::empty(StatusCode::NO_CONTENT))
 }
 

@@ -29,11 +29,14 @@ mod era;
 mod guard;
 mod guest;
 mod http;
+mod hub;
 mod levels;
 mod listen;
+mod lists;
 mod offer;
 mod patience;
 mod problem;
+mod relay;
 mod retry;
 mod rpc;
 mod session;
@@ -46,7 +49,7 @@ mod tools;
 mod visitor;
 mod wait;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use holdfast_store::JournalError;
 use sha2::{Digest, Sha256};
@@ -95,6 +98,9 @@ pub(crate) struct Front {
     presence: session::Presence,
     waiting: Arc<session::Waiting>,
     asks: Arc<asks::Asks>,
+    hub: Arc<hub::Hub>,
+    index: lists::Index,
+    parked: relay::Parked,
     catalogue: tools::Catalogue,
     seal: state::Seal,
     /// Where people open the inbox, without the last slash.
@@ -127,6 +133,10 @@ impl Front {
     ) -> Result<Arc<Self>, JournalError> {
         let sessions = session::Sessions::restore(driver.journal().clone(), now())?;
         let tokens = if config.agents.is_empty() { Tokens::None } else { Tokens::Required };
+        let asks = Arc::<asks::Asks>::default();
+        let hub = hub::Hub::new(asks.clone());
+        let audience: Weak<hub::Hub> = Arc::downgrade(&hub);
+        upstreams.heard_by(audience);
         Ok(Arc::new(Self {
             driver,
             upstreams,
@@ -138,7 +148,10 @@ impl Front {
             sessions: Arc::new(sessions),
             presence: session::Presence::default(),
             waiting: Arc::default(),
-            asks: Arc::default(),
+            hub,
+            asks,
+            index: lists::Index::default(),
+            parked: relay::Parked::default(),
             catalogue: tools::Catalogue::default(),
             seal: state::Seal::new(surroundings.state_key.as_bytes()),
             inbox: surroundings.inbox.to_owned(),
@@ -159,11 +172,20 @@ impl Front {
         self.driver.connection_opened(link.number, &peer);
     }
 
+    /// A channel is gone.
+    fn left(&self, channel: &str) {
+        self.driver.channel_gone(channel);
+        // What a session has subscribed to outlives its streams, not the session.
+        if !channel.starts_with("session:") || !self.sessions.is_there(channel) {
+            rpc::leave(self, channel);
+        }
+    }
+
     fn connection_closed(&self, link: &listen::Link) {
         self.driver.connection_gone(link.number);
         for channel in link.take_channels() {
             if self.presence.leave(&channel) {
-                self.driver.channel_gone(&channel);
+                self.left(&channel);
             }
         }
     }

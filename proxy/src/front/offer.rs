@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use holdfast_store::Call;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::{asks::Asks, retry::Visit, surface};
@@ -25,7 +25,12 @@ impl Offer {
     pub(super) fn make(asks: &Arc<Asks>, channel: &str) -> Self {
         let (tell, said) = oneshot::channel();
         // Nobody waits any more where telling fails.
-        let id = asks.make(channel, Box::new(move |said| drop(tell.send(read(&said)))));
+        let id = asks.make(
+            channel,
+            Box::new(move |said| {
+                let _ = tell.send(read(&said));
+            }),
+        );
         Self { asks: asks.clone(), id, said }
     }
 
@@ -70,6 +75,7 @@ fn read(said: &Said) -> Visit {
 #[cfg(test)]
 mod tests {
     use holdfast_store::Text;
+    use serde_json::Value;
 
     use super::*;
 

@@ -155,6 +155,7 @@ pub(super) async fn rejoin(
         patience_shown: Some(0),
         collects: None,
         retry: Some(Retry { pending, visit }),
+        server: Some(call.accepted.server.clone()),
         inputs,
     })
 }

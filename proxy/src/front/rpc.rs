@@ -1,8 +1,8 @@
 //! Every method but `tools/call`: handshakes of both eras, lists, pings, subscriptions.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use holdfast_store::Caller;
+use holdfast_store::{Caller, Text};
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -10,18 +10,23 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Front,
     body::{self, Outgoing},
+    call::Cancellable,
     deliver,
     era::{self, Era, META_CLIENT},
     guest::Guest,
     http::{self, Accepts},
+    hub::Wants,
+    levels,
     listen::Link,
+    lists::{self, Failed, Kind},
     problem::Problem,
+    relay,
     stream::{self, Announcements},
     tasks,
 };
 use crate::{
     driver::{Receipt, now},
-    upstream::Client,
+    upstream::{Client, Relayed, Speaks, Upstream},
     wire,
 };
 
@@ -29,6 +34,8 @@ const INSTRUCTIONS: &str = "Tools are named server__tool. A call may be held unt
 says so and names a call id. Collect it with holdfast_wait, or by repeating exactly the same call; do not look for \
 another way to do it. When a result says outcome-unknown, the call may have happened: do not repeat it.";
 
+/// How long a server may take to be told something.
+const SET_LIMIT: Duration = Duration::from_secs(10);
 /// A client's name may be anything; what is kept of it is bounded.
 const CLIENT_MOST: usize = 200;
 
@@ -43,6 +50,11 @@ pub(super) struct Request<'a> {
     pub(super) accepts: Accepts,
     /// The bridge is its own session.
     pub(super) through_bridge: bool,
+    /// Whether `notifications/cancelled` can reach it.
+    pub(super) cancellable: Cancellable,
+    pub(super) params: &'a Map<String, Value>,
+    /// The same as text.
+    pub(super) raw: Option<&'a str>,
 }
 
 /// Answers the request.
@@ -51,33 +63,196 @@ pub(super) async fn handle(
     link: &Arc<Link>,
     request: &Request<'_>,
     method: &str,
-    params: &Map<String, Value>,
 ) -> Result<Response<Outgoing>, Problem> {
+    let params = request.params;
     let result = match (request.era, method) {
         (Era::Legacy, "initialize") => return initialize(front, link, request, params).await,
         (Era::Legacy, "ping") => "{}".to_owned(),
-        (Era::Modern, "server/discover") => discover(),
+        (Era::Legacy, "logging/setLevel") => set_level(front, request).await?,
+        (Era::Legacy, "resources/subscribe") => subscribe(front, request).await?,
+        (Era::Legacy, "resources/unsubscribe") => unsubscribe(front, request).await?,
+        (Era::Modern, method) if era::ENDED.contains(&method) => {
+            return Err(era::unknown_method(Era::Modern, method));
+        }
+        (Era::Modern, "server/discover") => discover(front),
         (Era::Modern, "subscriptions/listen") => {
             if params.get("notifications").is_some_and(|wanted| wanted.get("taskIds").is_some()) {
                 tasks::must_be_known(params)?;
             }
-            return Ok(listen(front, link, request, params));
+            return Ok(listen(front, link, request).await);
         }
-        (Era::Modern, "tasks/get" | "tasks/update" | "tasks/cancel") => {
+        (Era::Modern, "tasks/get" | "tasks/update" | "tasks/cancel") if tasks::is_ours(params) => {
             return tasks::handle(front, link, request, method, params).await;
         }
+        (Era::Legacy, "server/discover" | "subscriptions/listen") => {
+            return Err(era::unknown_method(Era::Legacy, method));
+        }
         (era, "tools/list") => {
-            if params.get("cursor").is_some_and(|cursor| !cursor.is_null()) {
-                return Err(Problem::invalid_params(
-                    "invalid-arguments",
-                    "unknown cursor: the list has one page",
-                ));
-            }
+            one_page(params)?;
             front.catalogue.result(&front.driver, request.caller, era).await
         }
-        (era, _) => return Err(era::unknown_method(era, method)),
+        (era, method) => match Kind::of(method) {
+            Some(kind) => {
+                one_page(params)?;
+                let list = lists::list(front, request.caller, request.client, kind).await;
+                let list = relay::with_cache_hints(era, method, &list);
+                return Ok(answer(link, request, deliver::result(request.id, &list, era, &[])));
+            }
+            None => return relay::handle(front, link, request, method).await,
+        },
     };
     Ok(answer(link, request, wire::result(request.id, &result)))
+}
+
+fn one_page(params: &Map<String, Value>) -> Result<(), Problem> {
+    if params.get("cursor").is_some_and(|cursor| !cursor.is_null()) {
+        return Err(Problem::invalid_params("invalid-arguments", "unknown cursor: the list has one page"));
+    }
+    Ok(())
+}
+
+/// `logging/setLevel`: kept for this client, and told to the servers, of which each hears the most talkative wish.
+async fn set_level(front: &Arc<Front>, request: &Request<'_>) -> Result<String, Problem> {
+    let level = request.params.get("level").and_then(Value::as_str).unwrap_or_default();
+    if levels::rank(level).is_none() {
+        let message =
+            "params.level must be one of debug, info, notice, warning, error, critical, alert, emergency";
+        return Err(Problem::invalid_params("invalid-arguments", message));
+    }
+    match request.caller.channel.strip_prefix("session:") {
+        Some(session) => {
+            let set = front.sessions.change(session, |guest| guest.log_level = Some(level.to_owned())).await;
+            set.map_err(|error| Problem::journal(&error))?;
+        }
+        None => front.hub.set_level(&request.caller.channel, level),
+    }
+    let wanted = front.hub.most_talkative(level);
+    for upstream in lists::having(front, request.caller, request.client, "logging").await {
+        let members = vec![("level".to_owned(), Text::of(&wanted))];
+        let relayed = Relayed::new(request.caller, request.client, "logging/setLevel", members);
+        tokio::spawn(async move {
+            if let Err(error) = tokio::time::timeout(SET_LIMIT, lists::ask(&upstream, relayed)).await {
+                tracing::debug!(server = %upstream.config().name, %error, "the level was not set");
+            }
+        });
+    }
+    Ok("{}".to_owned())
+}
+
+fn uri_of<'a>(request: &Request<'a>) -> Result<&'a str, Problem> {
+    let uri = request.params.get("uri").and_then(Value::as_str);
+    uri.ok_or_else(|| Problem::invalid_params("invalid-arguments", "params.uri must be a string"))
+}
+
+/// `resources/subscribe`: the first subscriber of all is the one that the server hears of.
+async fn subscribe(front: &Arc<Front>, request: &Request<'_>) -> Result<String, Problem> {
+    let uri = uri_of(request)?;
+    let mut refused = None;
+    for (upstream, own) in lists::homes_of_uri(front, request.caller, request.client, uri).await {
+        let server = upstream.config().name.clone();
+        match follow(&upstream, request.caller, request.client, &own).await {
+            Ok(()) => {
+                front.hub.subscribe(&request.caller.channel, &server, &own);
+                follow_modern(front, &upstream, request.caller, request.client);
+                return Ok("{}".to_owned());
+            }
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    let message =
+        refused.map_or_else(|| format!("no server has the resource {uri}"), |error| error.to_string());
+    Err(Problem::invalid_params("not-found", message))
+}
+
+async fn unsubscribe(front: &Arc<Front>, request: &Request<'_>) -> Result<String, Problem> {
+    let uri = uri_of(request)?;
+    for (upstream, own) in lists::homes_of_uri(front, request.caller, request.client, uri).await {
+        if front.hub.unsubscribe(&request.caller.channel, &upstream.config().name, &own) {
+            unfollow(front, &upstream, request.caller, request.client, &own);
+        }
+    }
+    Ok("{}".to_owned())
+}
+
+/// Subscribes at the server, where it is one of those that are told by a request.
+async fn follow(
+    upstream: &Arc<Upstream>,
+    caller: &Caller,
+    client: &Arc<Client>,
+    uri: &str,
+) -> Result<(), String> {
+    upstream.about(caller, client).await.map_err(|unsent| unsent.message)?;
+    if upstream.speaks(caller, client) == Some(Speaks::Modern) {
+        return Ok(());
+    }
+    let relayed =
+        Relayed::new(caller, client, "resources/subscribe", vec![("uri".to_owned(), Text::of(uri))]);
+    match tokio::time::timeout(SET_LIMIT, lists::ask(upstream, relayed)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(Failed::Refused(error))) => {
+            Err(error.value()["message"].as_str().unwrap_or(&error).to_owned())
+        }
+        Ok(Err(failed)) => Err(format!("{failed:?}")),
+        Err(_) => Err(format!("server `{}` does not answer", upstream.config().name)),
+    }
+}
+
+/// Tells a modern server all resources that anybody follows; it is nothing to others.
+fn follow_modern(front: &Front, upstream: &Upstream, caller: &Caller, client: &Arc<Client>) {
+    upstream.subscribe_to(caller, client, &front.hub.wanted_of(&upstream.config().name));
+}
+
+fn unfollow(front: &Front, upstream: &Arc<Upstream>, caller: &Caller, client: &Arc<Client>, uri: &str) {
+    follow_modern(front, upstream, caller, client);
+    if upstream.speaks(caller, client) == Some(Speaks::Legacy) {
+        let members = vec![("uri".to_owned(), Text::of(uri))];
+        let relayed = Relayed::new(caller, client, "resources/unsubscribe", members);
+        let upstream = upstream.clone();
+        tokio::spawn(
+            async move { tokio::time::timeout(SET_LIMIT, lists::ask(&upstream, relayed)).await.ok() },
+        );
+    }
+}
+
+/// A channel is gone, and nobody follows what it alone followed.
+pub(super) fn leave(front: &Front, channel: &str) {
+    let caller = Caller { principal: String::new(), channel: channel.to_owned(), client: String::new() };
+    for (server, uri) in front.hub.forget(channel) {
+        let still = front.hub.wanted_of(&server).contains(&uri);
+        if let Some(upstream) = front.upstreams.get(&server).filter(|_| !still) {
+            unfollow(front, &upstream, &caller, &Client::unknown(), &uri);
+        }
+    }
+}
+
+/// A notification of a client: what is not for us alone goes to the servers.
+pub(super) fn notified(
+    front: &Front,
+    caller: &Caller,
+    client: &Arc<Client>,
+    method: &str,
+    raw: Option<&str>,
+) {
+    const OURS: [&str; 3] =
+        ["notifications/initialized", "notifications/cancelled", "notifications/progress"];
+    if OURS.contains(&method) {
+        return;
+    }
+    let mut relayed = Relayed::new(caller, client, method, Vec::new());
+    for (name, value) in raw.and_then(wire::members).unwrap_or_default() {
+        let Ok(value) = Text::parse(value) else { continue };
+        if name == "_meta" {
+            let meta = wire::members(&value).unwrap_or_default();
+            let own = meta.into_iter().filter(|(name, _)| !name.starts_with("io.holdfast/"));
+            relayed.meta =
+                own.filter_map(|(name, value)| Some((name.into_owned(), Text::parse(value).ok()?))).collect();
+        } else {
+            relayed.members.push((name.into_owned(), value));
+        }
+    }
+    for upstream in front.upstreams.all() {
+        upstream.tell(&relayed);
+    }
 }
 
 fn answer(link: &Arc<Link>, request: &Request<'_>, message: String) -> Response<Outgoing> {
@@ -95,7 +270,7 @@ async fn initialize(
         "protocolVersion": version,
         "capabilities": capabilities(Era::Legacy),
         "serverInfo": server_info(),
-        "instructions": INSTRUCTIONS,
+        "instructions": instructions(front),
     });
     let response = answer(link, request, wire::result(request.id, &result.to_string()));
     if request.through_bridge {
@@ -106,16 +281,16 @@ async fn initialize(
     let begun =
         front.sessions.begin(principal, guest, now()).await.map_err(|error| Problem::journal(&error))?;
     for ended in &begun.ended {
-        front.driver.channel_gone(&http::session_channel(ended));
+        front.left(&http::session_channel(ended));
     }
     Ok(http::with_session(response, &begun.id))
 }
 
-fn discover() -> String {
+fn discover(front: &Front) -> String {
     let result = json!({
         "supportedVersions": era::supported(),
         "capabilities": capabilities(Era::Modern),
-        "instructions": INSTRUCTIONS,
+        "instructions": instructions(front),
         "resultType": "complete",
         "ttlMs": 0,
         "cacheScope": "private",
@@ -124,12 +299,34 @@ fn discover() -> String {
     result.to_string()
 }
 
+/// The same whatever the servers offer, and whether they are there: what one of them lacks is an empty list.
 fn capabilities(era: Era) -> Value {
-    let tools = json!({ "listChanged": true });
+    let changing = json!({ "listChanged": true });
+    let mut capabilities = json!({
+        "tools": changing,
+        "prompts": changing,
+        "resources": { "subscribe": true, "listChanged": true },
+        "completions": {},
+    });
     match era {
-        Era::Legacy => json!({ "tools": tools }),
-        Era::Modern => json!({ "tools": tools, "extensions": { tasks::EXTENSION: {} } }),
+        Era::Legacy => capabilities["logging"] = json!({}),
+        Era::Modern => capabilities["extensions"] = json!({ tasks::EXTENSION: {} }),
     }
+    capabilities
+}
+
+/// Ours, and those of the servers that are there.
+fn instructions(front: &Front) -> String {
+    const MOST: usize = 16 * 1024;
+    let mut all = INSTRUCTIONS.to_owned();
+    for upstream in front.upstreams.all() {
+        let about = upstream.about_now();
+        let theirs = about.as_ref().and_then(|about| about["instructions"].as_str()).unwrap_or_default();
+        if !theirs.is_empty() && theirs.len() <= MOST {
+            all.push_str(&format!("\n\nServer `{}` says:\n{theirs}", upstream.config().name));
+        }
+    }
+    all
 }
 
 /// `serverInfo`.
@@ -138,26 +335,94 @@ pub(super) fn server_info() -> Value {
 }
 
 /// `subscriptions/listen` (2026-07-28): first which of the wanted announcements there are, then those.
-fn listen(
-    front: &Arc<Front>,
-    link: &Arc<Link>,
-    request: &Request<'_>,
-    params: &Map<String, Value>,
-) -> Response<Outgoing> {
+async fn listen(front: &Arc<Front>, link: &Arc<Link>, request: &Request<'_>) -> Response<Outgoing> {
     const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
-    let wants_tools = params.get("notifications").and_then(|wanted| wanted.get("toolsListChanged"));
-    let granted = if wants_tools == Some(&Value::Bool(true)) { r#"{"toolsListChanged":true}"# } else { "{}" };
+    let wanted = request.params.get("notifications");
+    let wants = |name: &str| wanted.and_then(|wanted| wanted.get(name)) == Some(&Value::Bool(true));
+    let mut granted = Map::new();
+    for name in ["toolsListChanged", "promptsListChanged", "resourcesListChanged"] {
+        if wants(name) {
+            granted.insert(name.into(), true.into());
+        }
+    }
+    let (updates, uris) = updates(front, request, wanted).await;
+    if !uris.is_empty() {
+        granted.insert("resourceSubscriptions".into(), uris.into());
+    }
     let meta = format!(r#""_meta":{{"{SUBSCRIPTION}":{}}}"#, request.id);
-    let opening = format!(r#"{{{meta},"notifications":{granted}}}"#);
+    let opening = format!(r#"{{{meta},"notifications":{}}}"#, Value::Object(granted));
     let opening =
         body::message_event(&wire::notification("notifications/subscriptions/acknowledged", &opening));
-    let change = (granted != "{}")
+    let change = wants("toolsListChanged")
         .then(|| wire::notification("notifications/tools/list_changed", &format!("{{{meta}}}")));
     let result = format!("{{{meta}}}");
     let closing = deliver::result(request.id, &result, Era::Modern, &[]);
-    let end = CancellationToken::new();
     let closing = (!request.through_bridge).then_some(closing);
-    stream::announce(front, link, Announcements { opening, change, closing, end })
+    let hears = Wants {
+        prompts: wants("promptsListChanged"),
+        resources: wants("resourcesListChanged"),
+        remarks: false,
+        subscription: Some(request.id.to_owned()),
+    };
+    let place = front.hub.listen(request.caller, request.client, hears, updates.subscribed());
+    let (end, guard) = (CancellationToken::new(), Some(Box::new(updates) as Box<dyn Send>));
+    stream::announce(front, link, Announcements { opening, change, closing, end, place, guard })
+}
+
+/// What one stream of a modern client follows; nobody else's when it is dropped.
+struct Updates {
+    front: Arc<Front>,
+    caller: Caller,
+    client: Arc<Client>,
+    /// The stream's own name among the subscribers.
+    channel: String,
+    followed: BTreeSet<(String, String)>,
+}
+
+impl Updates {
+    fn subscribed(&self) -> BTreeSet<(String, String)> {
+        self.followed.clone()
+    }
+}
+
+impl Drop for Updates {
+    fn drop(&mut self) {
+        for (server, uri) in &self.followed {
+            let last = self.front.hub.unsubscribe(&self.channel, server, uri);
+            if let Some(upstream) = self.front.upstreams.get(server).filter(|_| last) {
+                unfollow(&self.front, &upstream, &self.caller, &self.client, uri);
+            }
+        }
+    }
+}
+
+async fn updates(
+    front: &Arc<Front>,
+    request: &Request<'_>,
+    wanted: Option<&Value>,
+) -> (Updates, Vec<String>) {
+    const MOST: usize = 1_000;
+    let mut updates = Updates {
+        front: front.clone(),
+        caller: request.caller.clone(),
+        client: request.client.clone(),
+        channel: format!("stream:{}", uuid::Builder::from_random_bytes(rand::random()).into_uuid()),
+        followed: BTreeSet::new(),
+    };
+    let mut granted = Vec::new();
+    let uris = wanted.and_then(|wanted| wanted.get("resourceSubscriptions")).and_then(Value::as_array);
+    for uri in uris.into_iter().flatten().filter_map(Value::as_str).take(MOST) {
+        for (upstream, own) in lists::homes_of_uri(front, request.caller, request.client, uri).await {
+            if follow(&upstream, request.caller, request.client, &own).await.is_ok() {
+                front.hub.subscribe(&updates.channel, &upstream.config().name, &own);
+                follow_modern(front, &upstream, request.caller, request.client);
+                updates.followed.insert((upstream.config().name.clone(), own));
+                granted.push(uri.to_owned());
+                break;
+            }
+        }
+    }
+    (updates, granted)
 }
 
 /// The client's own name.

@@ -104,6 +104,11 @@ impl Sessions {
         Ok(Self { journal, table: Mutex::new(table), writing: tokio::sync::Mutex::default() })
     }
 
+    /// Whether the session of this channel exists.
+    pub(super) fn is_there(&self, channel: &str) -> bool {
+        channel.strip_prefix("session:").is_some_and(|id| self.lock().contains_key(id))
+    }
+
     /// Makes a session, which is durable then.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Front,
     body::{self, Event, Outgoing},
+    hub::Place,
     listen::Link,
 };
 use crate::wire;
@@ -37,6 +38,11 @@ pub(super) struct Announcements {
     pub(super) closing: Option<String>,
     /// Ends this stream alone.
     pub(super) end: CancellationToken,
+    /// What servers say besides.
+    pub(super) place: Place,
+    /// Dropped when the stream ends.
+    #[allow(dead_code, reason = "what it does, it does when it is dropped")]
+    pub(super) guard: Option<Box<dyn Send>>,
 }
 
 /// Answers with `announcements`.
@@ -87,6 +93,9 @@ fn changes(
                 state.phase = Phase::Over;
                 let closing = state.announcements.closing.take()?;
                 Some((Event::More(body::message_event(&closing)), state))
+            }
+            Some(message) = state.announcements.place.heard.recv() => {
+                Some((Event::More(body::message_event(&message)), state))
             }
             change = state.changed.changed() => {
                 change.ok()?;

@@ -10,7 +10,7 @@ use holdfast_store::{Call, CallId};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Front,
+    Front, asks,
     call::{Asked, Begun},
     deliver,
     era::{self, Era, META_CAPABILITIES},
@@ -133,15 +133,7 @@ pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: 
 
 /// The result that asks a modern client for what the server of its call wants to know.
 pub(super) fn input_required(front: &Front, asked: &Asked, call: CallId, question: &Question) -> String {
-    let mut requests = String::from("{");
-    for ask in &question.asks {
-        let comma = if requests.len() > 1 { "," } else { "" };
-        let params =
-            ask.params.as_ref().map_or_else(String::new, |params| format!(r#","params":{}"#, &**params));
-        let (name, method) = (Value::from(&*ask.name), Value::from(&*ask.method));
-        requests.push_str(&format!(r#"{comma}{name}:{{"method":{method}{params}}}"#));
-    }
-    requests.push('}');
+    let requests = asks::as_members(&question.asks);
     let pending = Pending { call, rounds: 0, asked: AskedFor::Input(question.number) };
     let state = front.seal.seal(&asked.caller.principal, &pending, now().plus(COLLECT_WITHIN_MS));
     format!(r#"{{"resultType":"input_required","inputRequests":{requests},"requestState":"{state}"}}"#)

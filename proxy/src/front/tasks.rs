@@ -52,6 +52,12 @@ pub(super) fn must_be_known(params: &Map<String, Value>) -> Result<(), Problem> 
     Err(Problem::missing_capability(json!({ "extensions": { EXTENSION: {} } })))
 }
 
+/// Whether a request is about a task of ours, which is a call, and not about one of a server.
+pub(super) fn is_ours(params: &Map<String, Value>) -> bool {
+    let id = params.get("taskId").and_then(Value::as_str).unwrap_or_default();
+    !id.contains('~')
+}
+
 /// The task that a call is from now on, in place of its result. The call is in the journal already.
 pub(super) fn created(call: &Call) -> String {
     let mut task = members(call, "working", None, None);

@@ -72,6 +72,12 @@ fn is_free<'a>(tool: &str, mut servers: impl Iterator<Item = &'a str>) -> bool {
         && !servers.any(|server| tool.starts_with(&format!("{server}{JOINT}")))
 }
 
+/// The name under which agents see `name`; `taken` where something of another server stands under it as it is.
+pub(super) fn shown(upstreams: &Upstreams, upstream: &Upstream, name: &str, taken: bool) -> String {
+    let bare = !taken && is_bare(upstreams, upstream, name);
+    if bare { name.to_owned() } else { exposed(&upstream.config().name, name) }
+}
+
 /// Whether `name` is a name of this tool.
 pub(super) fn can_mean(upstreams: &Upstreams, name: &str, server: &str, tool: &str) -> bool {
     exposed(server, tool) == name

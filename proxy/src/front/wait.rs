@@ -19,6 +19,7 @@ use super::{
     levels,
     listen::Link,
     offer::{self, Offer},
+    relay,
     retry::Visit,
     session::Wait,
     splice::set_member,
@@ -232,7 +233,11 @@ impl Waiting {
         {
             return message;
         }
-        deliver::message(&self.asked.id, self.asked.era, self.begun.output, reply)
+        let message = deliver::message(&self.asked.id, self.asked.era, self.begun.output, reply);
+        match &self.begun.server {
+            Some(server) if self.asked.era == Era::Modern => with_task(server, message),
+            _ => message,
+        }
     }
 
     /// The events that end a stream: a client that was sent to a page is told when that is done with, then the answer.
@@ -317,6 +322,23 @@ impl Waiting {
                 Body::Report(report) => report.code == "shutting-down",
                 Body::Answer(_) | Body::Handle(_) => false,
             }
+    }
+}
+
+/// A response that is a task of the server's own names it as agents know it.
+fn with_task(server: &str, message: String) -> String {
+    if !message.contains(r#""task""#) {
+        return message;
+    }
+    let members = wire::members(&message).unwrap_or_default();
+    let result = members.iter().find(|(name, _)| name == "result").map(|(_, result)| *result);
+    let is_task = |result: &&str| {
+        let members = wire::members(result).unwrap_or_default();
+        members.iter().any(|(name, value)| name == "resultType" && *value == r#""task""#)
+    };
+    match result.filter(is_task).and_then(|result| relay::with_task_id(server, result)) {
+        Some(result) => set_member(&message, "result", &result),
+        None => message,
     }
 }
 

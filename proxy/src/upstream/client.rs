@@ -38,11 +38,6 @@ impl Client {
         UNKNOWN.clone()
     }
 
-    /// Whether it declares this capability.
-    pub(crate) fn can(&self, capability: &str) -> bool {
-        self.capabilities.value().get(capability).is_some_and(Value::is_object)
-    }
-
     /// What its requests declare to a server. Tasks are between us and the client, and between us and the server.
     pub(super) fn declared(&self) -> String {
         let Value::Object(mut capabilities) = self.capabilities.value() else { return "{}".to_owned() };

@@ -169,9 +169,9 @@ impl Upstream {
 
     /// Tells the server something on behalf of an agent, where it is there to hear it.
     pub(crate) fn tell(&self, relayed: &Relayed) {
-        if let Some(link) =
-            self.instance(&relayed.caller, &relayed.client).ok().and_then(|instance| instance.link())
-        {
+        let key = self.key(&relayed.caller, &relayed.client);
+        let instance = self.instances().by_sharer.get(&key).cloned();
+        if let Some(link) = instance.and_then(|instance| instance.link()) {
             link.tell(relayed);
         }
     }
@@ -280,7 +280,8 @@ impl Upstream {
         }
     }
 
-    fn instance(&self, caller: &Caller, client: &Arc<Client>) -> Result<Arc<Instance>, Unsent> {
+    /// Whose instance serves this agent.
+    fn key(&self, caller: &Caller, client: &Client) -> (Sharer, Speaks) {
         let sharer = match self.shared.config.share {
             Share::All => Sharer::All,
             Share::Session => Sharer::Channel(caller.channel.as_str().into()),
@@ -291,6 +292,11 @@ impl Upstream {
             Transport::Stdio { .. } => Speaks::Legacy,
             Transport::Http { .. } => self.shared.best_for(client.speaks),
         };
+        (sharer, speaks)
+    }
+
+    fn instance(&self, caller: &Caller, client: &Arc<Client>) -> Result<Arc<Instance>, Unsent> {
+        let (sharer, speaks) = self.key(caller, client);
         let mut instances = self.instances();
         if instances.stopped {
             return Err(self.unsent("was stopped".to_owned()));

@@ -22,7 +22,10 @@ use super::{
     link::{Connection, IfMissing, NoConnection, Serve},
 };
 use crate::{
-    front::{BRIDGE_CAN, BRIDGE_CLIENT, BRIDGE_INSTANCE, BRIDGE_REQUEST, Surface, VISIT_PAGES, one_line},
+    front::{
+        BRIDGE_CAN, BRIDGE_CAPABILITIES, BRIDGE_CLIENT, BRIDGE_INSTANCE, BRIDGE_LOG_LEVEL, BRIDGE_REQUEST,
+        Surface, VISIT_PAGES, one_line,
+    },
     wire::{self, Envelope},
 };
 
@@ -35,6 +38,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The largest answer that comes as one piece; `serve` stores larger ones elsewhere long before.
 const ANSWER_MOST: usize = 256 * 1024 * 1024;
 
+/// Of a client that declares more, servers are told nothing.
+const CAPABILITIES_MOST: usize = 16 * 1024;
+
 /// Everything the bridge keeps.
 pub(super) struct Relay {
     serve: Serve,
@@ -44,6 +50,10 @@ pub(super) struct Relay {
     legacy: Mutex<bool>,
     /// It has declared that it can send its user to a page.
     visits_pages: Mutex<bool>,
+    /// Everything that it has declared, as JSON in ASCII.
+    capabilities: Mutex<Option<String>>,
+    /// The level of log messages that it has set.
+    log_level: Mutex<Option<String>>,
     numbers: AtomicU64,
     /// Requests without an answer, by the canonical text of their id.
     unanswered: Mutex<HashMap<String, CancellationToken>>,
@@ -88,6 +98,8 @@ impl Relay {
             client: Mutex::default(),
             legacy: Mutex::default(),
             visits_pages: Mutex::default(),
+            capabilities: Mutex::default(),
+            log_level: Mutex::default(),
             numbers: AtomicU64::new(1),
             unanswered: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -111,8 +123,10 @@ impl Relay {
         };
         match (envelope.method.as_deref(), envelope.id.map(|id| id.get().to_owned())) {
             (Some(method), Some(id)) => {
-                if method == "initialize" {
-                    self.meet(&envelope);
+                match method {
+                    "initialize" => self.meet(&envelope),
+                    "logging/setLevel" => self.set_level(&envelope),
+                    _ => {}
                 }
                 self.ask(id, text);
             }
@@ -161,11 +175,21 @@ impl Relay {
             initialize.params.and_then(|params| serde_json::from_str(params.get()).ok());
         let surface = params.as_ref().and_then(Value::as_object).map(Surface::of_handshake);
         *lock(&self.visits_pages) = surface == Some(Surface::Offer);
+        let capabilities = params.as_ref().and_then(|params| params.get("capabilities")).map(in_ascii);
+        *lock(&self.capabilities) = capabilities.filter(|text| text.len() <= CAPABILITIES_MOST);
         let name =
             params.as_ref().and_then(|params| params.pointer("/clientInfo/name")).and_then(Value::as_str);
         // Headers carry visible ASCII; the name only has to be the same each time.
         let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
         *lock(&self.client) = name.unwrap_or_default().chars().take(200).map(visible).collect();
+    }
+
+    /// Told with each request, because a `serve` that was started since has not heard it.
+    fn set_level(&self, request: &Envelope<'_>) {
+        let params: Option<Value> = request.params.and_then(|params| serde_json::from_str(params.get()).ok());
+        let level = params.as_ref().and_then(|params| params["level"].as_str());
+        let is_word = |level: &&str| level.len() <= 16 && level.bytes().all(|byte| byte.is_ascii_lowercase());
+        *lock(&self.log_level) = level.filter(is_word).map(str::to_owned);
     }
 
     fn ask(self: &Arc<Self>, id: String, text: String) {
@@ -354,6 +378,12 @@ impl Relay {
         if *lock(&self.visits_pages) {
             insert(BRIDGE_CAN, VISIT_PAGES);
         }
+        if let Some(capabilities) = &*lock(&self.capabilities) {
+            insert(BRIDGE_CAPABILITIES, capabilities);
+        }
+        if let Some(level) = &*lock(&self.log_level) {
+            insert(BRIDGE_LOG_LEVEL, level);
+        }
         if let Number::Of(number) = number {
             insert(BRIDGE_REQUEST, &number.to_string());
         }
@@ -370,6 +400,20 @@ impl Relay {
             out.send(one_line(message).into_owned()).ok();
         }
     }
+}
+
+/// JSON as it may stand in a header.
+fn in_ascii(value: &Value) -> String {
+    let mut text = String::new();
+    for c in value.to_string().chars() {
+        if matches!(c, ' '..='~') {
+            text.push(c);
+        } else {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    text
 }
 
 /// One spelling for one id.
