@@ -381,7 +381,12 @@ impl Task {
                 arguments: shared.call.arguments().clone(),
                 meta: accepted.meta.clone(),
                 headers: accepted.headers.clone(),
-                client: shared.client.clone(),
+                client: if shared.call.is_gated() {
+                    // Its agent has a task of ours already, and one in the other would be too much for it.
+                    Arc::new(shared.client.without_tasks())
+                } else {
+                    shared.client.clone()
+                },
             }
         });
         let (live, driver, upstream) = (self.live.clone(), self.driver.clone(), self.upstream.clone());

@@ -24,9 +24,9 @@ pub(crate) struct Client {
     pub(crate) log_level: Option<String>,
 }
 
-/// Capabilities that we answer for ourselves, or that nobody could use through us.
+/// Capabilities that nobody could use through us.
 const NOT_PASSED_ON: [&str; 2] = ["tasks", "experimental"];
-/// The extension that we are the server of.
+/// An extension that we are a server of ourselves.
 const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 impl Client {
@@ -38,16 +38,22 @@ impl Client {
         UNKNOWN.clone()
     }
 
-    /// What its requests declare to a server. Tasks are between us and the client, and between us and the server.
+    /// What is declared to a server on its behalf.
     pub(super) fn declared(&self) -> String {
         let Value::Object(mut capabilities) = self.capabilities.value() else { return "{}".to_owned() };
         for name in NOT_PASSED_ON {
-            capabilities.remove(name);
-        }
-        if let Some(Value::Object(extensions)) = capabilities.get_mut("extensions") {
-            extensions.remove(TASKS);
+            capabilities.shift_remove(name);
         }
         Value::Object(capabilities).to_string()
+    }
+
+    /// The same client, as one that takes no tasks of servers: because we have promised it one of ours.
+    pub(crate) fn without_tasks(&self) -> Self {
+        let mut capabilities = self.capabilities.value();
+        if let Some(extensions) = capabilities.get_mut("extensions").and_then(Value::as_object_mut) {
+            extensions.shift_remove(TASKS);
+        }
+        Self { capabilities: Text::of(&capabilities), ..self.clone() }
     }
 }
 
@@ -67,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_are_not_promised_to_servers() {
+    fn what_servers_are_told() {
         let check = |capabilities: &str, expected: &str| {
             let client = Client {
                 speaks: Speaks::Modern,
@@ -80,9 +86,16 @@ mod tests {
         check("7", "{}");
         check(r#"{"sampling":{},"x":{"n":1.50}}"#, r#"{"sampling":{},"x":{"n":1.50}}"#);
         check(r#"{"tasks":{},"roots":{}}"#, r#"{"roots":{}}"#);
-        check(
-            r#"{"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":1}}}"#,
-            r#"{"extensions":{"io.modelcontextprotocol/ui":{"a":1}}}"#,
+        let extensions = r#"{"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":1}}}"#;
+        check(extensions, extensions);
+        let client = Client {
+            speaks: Speaks::Modern,
+            capabilities: Text::parse(extensions).expect("JSON"),
+            log_level: None,
+        };
+        assert_eq!(
+            client.without_tasks().declared(),
+            r#"{"extensions":{"io.modelcontextprotocol/ui":{"a":1}}}"#
         );
     }
 }
