@@ -4,6 +4,7 @@
 //! write instead, and all of them are reported at once.
 
 mod convert;
+mod current;
 mod find;
 mod import;
 mod intake;
@@ -21,15 +22,14 @@ use std::{
 
 use holdfast_policy::{Approver, Document, Policy, Problem, Severity};
 
-#[cfg(test)]
-pub(crate) use self::servers::Breaker;
 pub(crate) use self::{
+    current::Current,
     intake::Intake,
     listen::Listen,
     notify::{Reach, Secret, SinkConfig, Way},
     people::{Agent, Operator, Role},
     proxy::TrustedProxy,
-    servers::{ServerConfig, Share, Transport},
+    servers::{Breaker, ServerConfig, Share, Transport},
     store::{Place, StoreConfig},
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) policy: Arc<Policy>,
     /// The file, as an absolute path.
     pub(crate) file: PathBuf,
+    /// The files that it imports.
+    pub(crate) imported: Vec<PathBuf>,
 }
 
 impl Config {
@@ -161,6 +163,7 @@ fn read_document(
         notify,
         policy: Arc::new(policy),
         file: PathBuf::new(),
+        imported: import::files(&root, base, vars),
     })
 }
 

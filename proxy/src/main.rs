@@ -7,6 +7,7 @@ mod driver;
 mod front;
 mod inbox;
 mod notify;
+mod reload;
 mod report;
 mod telemetry;
 mod times;

@@ -441,6 +441,7 @@ const PAGES: &[(&str, &str)] = pages![
     "refused",
     "request-state-invalid",
     "running",
+    "server-changed",
     "shutting-down",
     "too-many-guesses",
     "tool-quarantined",

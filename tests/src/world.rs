@@ -155,6 +155,11 @@ impl World {
         HttpServer::start(self.command(&binaries::odd()).args([".", "--http"]))
     }
 
+    /// The token of the one operator, made where none is configured.
+    pub fn token(&self) -> String {
+        fs::read_to_string(self.path("holdfast.redb.operator-token")).expect("`serve` has made it")
+    }
+
     /// `holdfast ARGS` here.
     pub fn holdfast(&self, args: &[&str]) -> Command {
         let mut command = self.command(&binaries::holdfast());

@@ -11,6 +11,7 @@ mod explain_error;
 mod notify_test;
 pub(crate) mod out;
 mod pending;
+mod reload;
 mod remember;
 mod serve;
 mod show;
@@ -108,6 +109,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Check the audit chain of the journal, entry by entry
     Verify(verify::VerifyArgs),
+    /// Have the running `serve` read its configuration anew, and say what came of it; exit 0 or 1
+    Reload(reload::ReloadArgs),
     /// Send a test message to everybody who is notified, and say what came of it; exit 0 or 1
     NotifyTest(notify_test::NotifyTestArgs),
     /// Print the page about an error code, or the list of codes
@@ -143,6 +146,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Calls(args) => calls::run(&global, &args),
         Command::Show(args) => show::run(&global, &args),
         Command::Verify(args) => verify::run(&global, args),
+        Command::Reload(args) => reload::run(&global, &args),
         Command::NotifyTest(args) => notify_test::run(&global, &args),
         Command::ExplainError(args) => explain_error::run(&args),
     };

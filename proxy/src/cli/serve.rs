@@ -1,5 +1,7 @@
 //! `holdfast serve`: proxy and inbox in the foreground, from configuration to an orderly end.
 
+mod running;
+
 use std::{
     fs::File,
     net::SocketAddr,
@@ -17,14 +19,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::running::{Notifying, Office, Running};
 use super::{Done, Failure, Global, out};
 use crate::{
     address::{self, Address, Claim, Origin},
-    config::{Config, Listen, Place},
+    config::{Config, Current, Listen, Place},
     driver::{Driver, now, read},
-    front::{self, Front, Guard, Surroundings, Tokens},
-    inbox::{self, Door, Inbox, Page, Readiness},
-    notify::{Board, Notifier},
+    front::{self, Front, Surroundings},
+    inbox::{self, Page, Readiness},
+    notify::Notifier,
+    reload::{self, Files, Reloads},
     report::Report,
     upstream::Upstreams,
 };
@@ -46,16 +50,20 @@ const PRUNE_AT_ONCE: usize = 500;
 /// What keeps it from starting, with the way out.
 pub(super) fn run(global: &Global) -> Done {
     let (config, warnings) = Config::load(global.config.as_deref())?;
+    let files = Files::of(&config);
     out::problems(&warnings);
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         cannot_start(format!("no threads can be started: {error}"), "Raise the process limits.")
     })?;
-    runtime.block_on(serve(config))?;
+    runtime.block_on(serve(config, files))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
-    let config = Arc::new(config);
+async fn serve(config: Config, files: Files) -> Result<(), Failure> {
+    // From here on: by itself it would end the process.
+    let hangups = signal(SignalKind::hangup()).expect("signal handlers can be installed at start");
+    let current = Current::new(config);
+    let config = current.get();
     let Place::Redb(store) = config.store.place.clone() else {
         return Err(cannot_start(
             "this build keeps its journal in redb files only",
@@ -74,7 +82,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let notifier =
         Notifier::open(&journal, &config.notify, &inbox_base).await.map_err(|error| unusable(&error))?;
     let upstreams = Upstreams::start(&config.servers);
-    let driver = Driver::new(config.clone(), journal.clone(), upstreams.clone());
+    let driver = Driver::new(current.clone(), journal.clone(), upstreams.clone());
     let resumed = driver.recover().await.map_err(|error| unusable(&error))?;
     if resumed > 0 {
         tracing::info!(calls = resumed, "unfinished calls were read back");
@@ -86,24 +94,32 @@ async fn serve(config: Config) -> Result<(), Failure> {
         Surroundings { bridge_token: &bridge_token, state_key: &state_key, inbox: &inbox_base };
     let front = Front::new(&config, driver.clone(), upstreams.clone(), &surroundings, stop.clone())
         .map_err(|error| unusable(&error))?;
-    let agents = tokio::spawn(agents(front, mcp, stop.clone()));
+    let agents = tokio::spawn(agents(front.clone(), mcp, stop.clone()));
     let readiness = Arc::new(Readiness::default());
     let page = Arc::new(Page::new(stop.clone()));
-    let (made_token, board) = (made.as_ref().map(|made| &*made.text), notifier.board());
-    let door = door(&config, &driver, made_token, &readiness, &page, board);
-    let operators = tokio::spawn(front::serve(Arc::new(door), inbox, stop.clone(), LEAVE));
-    let notifying = tokio::spawn(notifier.run(stop.clone()));
-    let pruning = tokio::spawn(prune(config.clone(), journal.clone(), stop.clone()));
+    let (reloads, asked) = Reloads::new();
+    let office = Office { driver, journal: journal.clone(), readiness, page, reloads: reloads.clone() };
+    let over = stop.child_token();
+    let made_token = made.as_ref().map(|made| &*made.text);
+    let door = Arc::new(inbox::door(office.inbox(&config, made_token, notifier.board(), over.clone())));
+    let operators = tokio::spawn(front::serve(door.clone(), inbox, stop.clone(), LEAVE));
+    let notifying = Notifying::start(notifier, &stop);
+    let pruning = tokio::spawn(prune(current, journal.clone(), stop.clone()));
 
     let [mcp, inbox] = addresses;
-    let published = claim.publish(&Address {
+    let address = Address {
         pid: std::process::id(),
         mcp: format!("http://{mcp}/mcp"),
         inbox: format!("http://{inbox}/"),
         bridge_token,
         operator_token: made.as_ref().map(|made| made.text.clone()),
-    });
-    published.map_err(|error| unwritable(&store, &error))?;
+    };
+    claim.publish(&address).map_err(|error| unwritable(&store, &error))?;
+    let (driver, readiness, page) = (office.driver.clone(), office.readiness.clone(), office.page.clone());
+    let running = Running { office, front, door, over, notifying, claim, address, store, inbox_base, stop };
+    let stop = running.stop.clone();
+    let inbox_base = running.inbox_base.clone();
+    let reloading = tokio::spawn(reload::run(running, reloads, asked, hangups, files, stop.clone()));
     let asked_to_stop = asked_to_stop();
     announce(mcp, inbox);
     match &made {
@@ -122,11 +138,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
         );
     }
     stop.cancel();
-    for task in [agents, operators, notifying, pruning] {
+    for task in [agents, operators, pruning] {
         task.await.ok();
     }
+    // The claim on the journal is in it, and outlives everything else.
+    let mut running = reloading.await.map_err(|error| cannot_start(error.to_string(), "Report this."))?;
+    running.notifying.end().await;
     upstreams.stop().await;
-    drop(claim);
+    drop(running);
     Ok(())
 }
 
@@ -246,37 +265,14 @@ fn state_key(store: &Path) -> Result<String, Failure> {
     })
 }
 
-fn door(
-    config: &Config,
-    driver: &Arc<Driver>,
-    made: Option<&str>,
-    readiness: &Arc<Readiness>,
-    page: &Arc<Page>,
-    notifications: Arc<Board>,
-) -> Door {
-    inbox::door(Inbox {
-        desk: driver.clone(),
-        operators: inbox::operators(&config.operators, made),
-        agents: config.agents.clone(),
-        max_depth: config.intake.max_depth,
-        guard: Guard::new(config.listen.inbox, if made.is_some() { Tokens::None } else { Tokens::Required })
-            .with_pages()
-            .known_as(config.listen.inbox_host())
-            .behind(config.trusted_proxy.clone()),
-        readiness: readiness.clone(),
-        policy: config.policy.clone(),
-        notifications,
-        page: page.clone(),
-    })
-}
-
 /// Forgets answers and tombstones whose time is over.
-async fn prune(config: Arc<Config>, journal: Arc<dyn Journal>, stop: CancellationToken) {
+async fn prune(current: Arc<Current>, journal: Arc<dyn Journal>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PRUNE_EVERY) => {}
         }
+        let config = current.get();
         let before = |keep_ms: u64| Millis(now().0.saturating_sub(keep_ms));
         let answers = before(config.store.keep_answers_ms);
         let tombstones = before(config.store.keep_tombstones_ms);

@@ -48,6 +48,14 @@ pub(super) fn read(
     imported
 }
 
+/// The files that are imported, there or not.
+pub(super) fn files(root: &Section<'_>, base: &Path, vars: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let around = Surroundings { base, vars, mcp: None };
+    let named = root.section("import").and_then(|section| section.value("mcp_servers"));
+    let named = named.and_then(|named| Some(named.as_array()?.clone())).unwrap_or_default();
+    named.iter().filter_map(|file| Some(base.join(at_home(file.as_str()?, &around)))).collect()
+}
+
 fn at_home(file: &str, around: &Surroundings<'_>) -> PathBuf {
     match (file.strip_prefix("~/"), (around.vars)("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
@@ -149,7 +157,7 @@ fn entry(name: &str, section: &Section<'_>, around: &Surroundings<'_>) -> Option
     if plain != name {
         section.warn("", format!("`{name}` is called `{plain}` here"), "rules and tool names use the latter");
     }
-    Some(servers::plain(plain, transport))
+    Some(ServerConfig::plain(plain, transport))
 }
 
 fn other_url(section: &Section<'_>, key: &str) -> Option<Transport> {

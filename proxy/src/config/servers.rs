@@ -34,6 +34,19 @@ pub(crate) struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// Only a name and how it is reached, the rest as by default.
+    pub(crate) fn plain(name: String, transport: Transport) -> Self {
+        Self {
+            name,
+            transport,
+            prefix: true,
+            share: Share::All,
+            trust_annotations: false,
+            unexecuted: Vec::new(),
+            breaker: Breaker::default(),
+        }
+    }
+
     /// Command line or URL: never the values of headers or of the environment.
     pub(crate) fn identity(&self) -> String {
         self.transport.to_string()
@@ -170,19 +183,6 @@ fn settings(section: &Section<'_>, name: String, transport: Option<Transport>) -
     let unexecuted = codes(section);
     let breaker = breaker(section);
     Some(ServerConfig { name, transport: transport?, prefix, share, trust_annotations, unexecuted, breaker })
-}
-
-/// An imported server: only how it is reached, the rest as by default.
-pub(super) fn plain(name: String, transport: Transport) -> ServerConfig {
-    ServerConfig {
-        name,
-        transport,
-        prefix: true,
-        share: Share::All,
-        trust_annotations: false,
-        unexecuted: Vec::new(),
-        breaker: Breaker::default(),
-    }
 }
 
 /// What is wrong with a name, and what to do. With these rules `a__b` + `c` and `a` + `b__c` cannot meet: the first

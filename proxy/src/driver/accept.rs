@@ -63,16 +63,14 @@ impl Driver {
         // Also what is recorded off the answer path is not sent where it could not be recorded.
         self.journal.health().map_err(|error| Box::new(Report::journal_unavailable(&error.to_string())))?;
         let target = Target { server: &request.server, tool: &request.tool };
-        let Some(upstream) = self.upstreams.get(&request.server) else {
-            let known: Vec<&str> = self.config.servers.iter().map(|server| server.name.as_str()).collect();
-            return Err(Box::new(Report::unknown_server(&request.server, &known)));
-        };
+        let upstream = self.configured(&request.server)?;
+        let behind = upstream.identity();
         let tool = self.tool(&upstream, &request, target).await?;
         let known = self.see(&tool, target).await?;
-        let (verdict, plan) = self.judge(&request, &upstream, &tool);
+        let (verdict, plan, policy) = self.judge(&request, &upstream, &tool)?;
         let id = CallId(Uuid::now_v7());
         let denied = matches!(verdict, Verdict::Deny { .. });
-        let mut identity = identify(&request, upstream.identity(), &plan, id).map_err(Box::new)?;
+        let mut identity = identify(&request, &behind, &plan, id).map_err(Box::new)?;
         let named = identity.keys.iter().any(|key| key.source != KeySource::Transport);
         // A read that nobody names is done again when its answer is lost; that is what "safe" means.
         if denied || (plan.repeat == Repeat::Safe && !named && identity.position.is_none()) {
@@ -103,7 +101,7 @@ impl Driver {
         let votes = self.in_advance(&disposition, &request, &upstream, &tool);
         let accepted = Accepted {
             caller: request.caller,
-            identity: upstream.identity().to_owned(),
+            identity: behind.to_string(),
             server: request.server,
             tool: request.tool,
             definition: tool.hash.to_string(),
@@ -116,7 +114,7 @@ impl Driver {
             headers: identity.headers,
             disposition,
             plan,
-            policy: self.policy_version.clone(),
+            policy,
         };
         let new = self.new_call(id, accepted, claim, votes, upstream, wish.clone());
         match self.register(&new)? {
@@ -127,15 +125,34 @@ impl Driver {
         }
     }
 
-    fn judge(&self, request: &Request, upstream: &Upstream, tool: &Tool) -> (Verdict, Arc<Plan>) {
-        let decision = self.config.policy.decide(&Question {
+    /// The server of this name.
+    fn configured(&self, server: &str) -> Result<Arc<Upstream>, Box<Report>> {
+        self.upstreams.get(server).ok_or_else(|| {
+            let config = self.config.get();
+            let known: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
+            Box::new(Report::unknown_server(server, &known))
+        })
+    }
+
+    /// What the policy in force says, and its version: of a server that it is in force with.
+    fn judge(
+        &self,
+        request: &Request,
+        upstream: &Upstream,
+        tool: &Tool,
+    ) -> Result<(Verdict, Arc<Plan>, Arc<str>), Box<Report>> {
+        let steady = self.steady();
+        self.configured(&request.server)?;
+        let policy = self.config.get().policy.clone();
+        let decision = policy.decide(&Question {
             principal: &request.caller.principal,
             server: &request.server,
             tool: &request.tool,
             arguments: &request.arguments,
             hints: tool.hints,
-            trust: super::trust(upstream.config()),
+            trust: super::trust(&upstream.config()),
         });
+        drop(steady);
         if !decision.shadow.is_empty() {
             tracing::info!(server = request.server, tool = request.tool, rules = ?decision.shadow, "shadow rules match");
         }
@@ -145,7 +162,7 @@ impl Driver {
             // Nothing is ever sent, so no setting matters.
             Verdict::Deny { .. } => Arc::default(),
         };
-        (decision.verdict, plan)
+        Ok((decision.verdict, plan, policy.version().into()))
     }
 
     fn new_call(
@@ -232,7 +249,7 @@ impl Driver {
     }
 
     fn check_held(&self, principal: &str) -> Result<(), Box<Report>> {
-        let limit = self.config.intake.held_per_agent;
+        let limit = self.config.get().intake.held_per_agent;
         let mut held = self.lives();
         held.retain(|live| {
             live.with(|shared| {
@@ -368,7 +385,7 @@ fn disposition(
             let rules: Vec<&str> = gates.iter().map(|gate| gate.rule.as_str()).collect();
             let approvable = Approvable {
                 principal: &request.caller.principal,
-                identity: upstream.identity(),
+                identity: &upstream.identity(),
                 tool: &request.tool,
                 definition: &tool.hash,
                 arguments: &identity.arguments,

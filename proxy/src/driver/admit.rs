@@ -91,7 +91,7 @@ impl Driver {
         self.votes_in_advance(&Likeness {
             principal: &request.caller.principal,
             server: &request.server,
-            identity: upstream.identity(),
+            identity: &upstream.identity(),
             tool: &request.tool,
             definition: &tool.hash,
             arguments: &request.arguments,

@@ -91,6 +91,7 @@ async fn ask(upstream: &Arc<Upstream>, call: &Call, probe: &Probe, old_process: 
         arguments: Text::of(&arguments),
         meta: None,
         headers: Vec::new(),
+        identity: None,
         client: Client::unknown(),
     };
     let limit = Duration::from_millis(call.accepted.plan.attempt_timeout_ms);
@@ -169,7 +170,7 @@ async fn check(driver: &Driver, upstream: &Arc<Upstream>, call: &Call, tool: Opt
     };
     let asked = Asked {
         call,
-        identity: upstream.identity(),
+        identity: &upstream.identity(),
         definition: &tool.hash,
         arguments: call.arguments(),
         shown: shown.as_ref(),
@@ -183,7 +184,8 @@ async fn check(driver: &Driver, upstream: &Arc<Upstream>, call: &Call, tool: Opt
 
 /// The server's identity, where it is another one than at first.
 pub(super) fn another(call: &Call, upstream: &Upstream) -> Option<String> {
-    (upstream.identity() != call.accepted.identity).then(|| upstream.identity().to_owned())
+    let now = upstream.identity();
+    (*now != *call.accepted.identity).then(|| now.to_string())
 }
 
 /// What policy and definition say, without a look at the server.
@@ -204,7 +206,7 @@ fn judge_again(driver: &Driver, upstream: &Upstream, call: &Call, tool: &Tool) -
     };
     let asked = Asked {
         call,
-        identity: upstream.identity(),
+        identity: &upstream.identity(),
         definition: &tool.hash,
         arguments: call.arguments(),
         shown: hold.shown.as_ref(),
@@ -218,7 +220,7 @@ fn judge_again(driver: &Driver, upstream: &Upstream, call: &Call, tool: &Tool) -
     if trusted && !stricter && asked.digest() == hold.digest {
         return Judged::Same;
     }
-    let reason = if upstream.identity() != accepted.identity {
+    let reason = if *upstream.identity() != *accepted.identity {
         "the server behind this name is another one now"
     } else if !trusted || *tool.hash != *accepted.definition {
         "the tool's definition has changed"
@@ -252,14 +254,16 @@ impl Driver {
         arguments: &Value,
     ) -> Result<Again, RuleId> {
         let accepted = &call.accepted;
-        let decision = self.config.policy.decide(&Question {
+        let steady = self.steady();
+        let decision = self.config.get().policy.decide(&Question {
             principal: &accepted.caller.principal,
             server: &accepted.server,
             tool: &accepted.tool,
             arguments,
             hints: tool.hints,
-            trust: super::trust(upstream.config()),
+            trust: super::trust(&upstream.config()),
         });
+        drop(steady);
         let held = call.hold.as_ref().map(|hold| &*hold.gates).unwrap_or_default();
         let more = decision.verdict.asks_more_than(held);
         match decision.verdict {

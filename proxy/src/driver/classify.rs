@@ -8,7 +8,7 @@ use holdfast_store::{
 
 use crate::{
     config::ServerConfig,
-    upstream::{Refused, Signal, UNTRUSTED, Unsent},
+    upstream::{RECONFIGURED, Refused, Signal, UNTRUSTED, Unsent},
     wire,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn transport(signal: &Signal) -> Option<Transport> {
     match signal {
         Signal::Progress(_) | Signal::Remarked(_) | Signal::Asked(_) => None,
         // The server is there; we do not want to.
-        Signal::Unsent(unsent) if unsent.code == UNTRUSTED => None,
+        Signal::Unsent(unsent) if [UNTRUSTED, RECONFIGURED].contains(&unsent.code) => None,
         Signal::Answered(_) | Signal::Refused(_) => Some(Transport::Works),
         Signal::Unsent(_) | Signal::Lost(..) => Some(Transport::Failed),
     }

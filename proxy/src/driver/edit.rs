@@ -75,7 +75,7 @@ impl Driver {
         let shown = preview::look(&upstream, &call, &arguments).await;
         let asked = Asked {
             call: &call,
-            identity: upstream.identity(),
+            identity: &upstream.identity(),
             definition: &tool.hash,
             arguments: &arguments,
             shown: shown.as_ref(),

@@ -26,7 +26,7 @@ mod words;
 use std::{
     collections::HashMap,
     hash::{Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak},
     time::{Duration, Instant},
 };
 
@@ -45,8 +45,8 @@ pub(crate) use ticket::{Body, HoldWait, News, Receipt, Reply, Ticket};
 pub(crate) use words::has_reply;
 
 use crate::{
-    config::{Config, ServerConfig},
-    upstream::{Client, Signal, Upstreams},
+    config::{self, Config, Current, ServerConfig},
+    upstream::{Client, Fate, Signal, Upstreams},
 };
 use classify::Transport;
 use live::Live;
@@ -85,15 +85,16 @@ pub(crate) struct Request {
 
 /// Drives all calls. See the module's text.
 pub(crate) struct Driver {
-    config: Arc<Config>,
+    config: Arc<Current>,
     journal: Arc<dyn Journal>,
     upstreams: Arc<Upstreams>,
     live: Mutex<HashMap<CallId, Arc<Live>>>,
     reissues: Mutex<Reissues>,
     peers: Mutex<HashMap<u64, Weak<dyn Peer>>>,
     slots: Slots,
-    breakers: HashMap<String, Breaker>,
-    policy_version: Arc<str>,
+    breakers: Mutex<HashMap<String, (config::Breaker, Arc<Breaker>)>>,
+    /// Held while rules and servers change: whoever judges sees both as they were, or both as they are.
+    turning: RwLock<()>,
     registrar: register::Registrar,
     plans: Arc<Plans>,
     /// Dispatches that are being recorded.
@@ -106,25 +107,20 @@ pub(crate) struct Driver {
 
 impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Driver").field("policy", &self.policy_version).finish_non_exhaustive()
+        f.debug_struct("Driver").finish_non_exhaustive()
     }
 }
 
 impl Driver {
     /// A driver over an open journal. Nothing runs before [`Driver::recover`].
     pub(crate) fn new(
-        config: Arc<Config>,
+        config: Arc<Current>,
         journal: Arc<dyn Journal>,
         upstreams: Arc<Upstreams>,
     ) -> Arc<Self> {
-        let breakers = config.servers.iter().map(|server| {
-            let breaker = &server.breaker;
-            let [window, open] = [breaker.window_ms, breaker.open_ms].map(Duration::from_millis);
-            (server.name.clone(), Breaker::new(breaker.failures, window, open))
-        });
         Arc::new(Self {
-            breakers: breakers.collect(),
-            policy_version: config.policy.version().into(),
+            breakers: Mutex::default(),
+            turning: RwLock::default(),
             config,
             journal,
             upstreams,
@@ -226,8 +222,43 @@ impl Driver {
         Now { at: now(), dice: rand::random() }
     }
 
-    fn breaker(&self, server: &ServerConfig) -> &Breaker {
-        self.breakers.get(&server.name).expect("there is a breaker for each configured server")
+    /// Puts `config` in force: new calls are judged by it, held ones again at their dispatch. Says what became of which
+    /// server.
+    pub(crate) fn reconfigure(&self, config: Config) -> Vec<(String, Fate)> {
+        let turning = self.turning.write().unwrap_or_else(PoisonError::into_inner);
+        let fates = self.upstreams.replace(&config.servers);
+        self.config.replace(config);
+        drop(turning);
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was known of them is about others.
+        let anew = fates.iter().filter(|(_, fate)| *fate != Fate::Adjusted);
+        anew.for_each(|(server, _)| drop(breakers.remove(server)));
+        drop(breakers);
+        fates
+    }
+
+    /// Nothing of the configuration changes while this is held.
+    fn steady(&self) -> RwLockReadGuard<'_, ()> {
+        self.turning.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.get()
+    }
+
+    fn breaker(&self, server: &ServerConfig) -> Arc<Breaker> {
+        let settings = server.breaker;
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        match breakers.get(&server.name) {
+            Some((known, breaker)) if *known == settings => breaker.clone(),
+            _ => {
+                let [window, open] = [settings.window_ms, settings.open_ms].map(Duration::from_millis);
+                let breaker = Arc::new(Breaker::new(settings.failures, window, open));
+                breakers.insert(server.name.clone(), (settings, breaker.clone()));
+                breaker
+            }
+        }
     }
 
     fn note_transport(&self, server: &ServerConfig, signal: &Signal) {

@@ -86,6 +86,7 @@ pub(super) async fn look(upstream: &Arc<Upstream>, call: &Call, arguments: &Text
                 arguments,
                 meta: None,
                 headers: Vec::new(),
+                identity: None,
                 client: Client::unknown(),
             };
             let limit = Duration::from_millis(call.accepted.plan.attempt_timeout_ms);
@@ -107,7 +108,7 @@ async fn known(upstream: &Arc<Upstream>, call: &Call, preview: &Preview) -> Resu
     let accepted = &call.accepted;
     let tools = upstream.tools_opened(&accepted.caller).await.map_err(|unsent| unsent.message)?;
     let same = |tool: &Tool| tool.name == accepted.tool && *tool.hash == *accepted.definition;
-    if upstream.identity() == accepted.identity && tools.iter().any(same) {
+    if *upstream.identity() == *accepted.identity && tools.iter().any(same) {
         return Ok(());
     }
     Err("the tool is not the one that was asked for, so it was not given a dry run".to_owned())

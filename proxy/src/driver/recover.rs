@@ -48,14 +48,7 @@ impl Driver {
     }
 
     fn resume(self: &Arc<Self>, call: Call) -> Result<(), JournalError> {
-        let Some(upstream) = self.upstreams.get(&call.accepted.server) else {
-            tracing::warn!(
-                call = %call.id,
-                server = call.accepted.server,
-                "an unfinished call waits for a server that the configuration no longer has"
-            );
-            return Ok(());
-        };
+        let upstream = self.upstreams.or_absent(&call.accepted.server, call.identity());
         let origin = accept::origin_of(&call);
         if let Some(hash) = origin {
             // Now, because later this call may be among the finished ones, although its answer has been heard.

@@ -227,7 +227,7 @@ impl Driver {
             }
             for upstream in self.upstreams.all() {
                 let Some(tools) = upstream.tools_now() else { continue };
-                if let Err(error) = self.see_tools(&upstream.config().name, &tools).await {
+                if let Err(error) = self.see_tools(upstream.name(), &tools).await {
                     tracing::error!(?error, "definitions of tools could not be recorded");
                 }
             }
@@ -287,7 +287,7 @@ impl Driver {
             groups: groups.to_vec(),
             via: String::new(),
         };
-        let operators = &self.config.operators;
+        let operators = &self.config.get().operators;
         if operators.is_empty() {
             return (name == "local").then(|| decider(&[]));
         }
@@ -297,7 +297,8 @@ impl Driver {
 
     /// What an operator is to the agent that asks.
     pub(super) fn standing(&self, principal: &str, operator: &str) -> Standing {
-        let agent = self.config.agents.iter().find(|agent| agent.name == principal);
+        let config = self.config.get();
+        let agent = config.agents.iter().find(|agent| agent.name == principal);
         match agent.and_then(|agent| agent.owner.as_deref()) {
             Some(owner) if owner == operator => Standing::Owner,
             _ => Standing::Other,
@@ -337,7 +338,7 @@ impl Driver {
         let Some(upstream) = self.upstreams.get(&remembered.server) else {
             return Some("the server is not configured any more".to_owned());
         };
-        if upstream.identity() != remembered.identity {
+        if *upstream.identity() != *remembered.identity {
             return Some("the server behind this name is another one now".to_owned());
         }
         // Of a server that has not listed its tools yet nobody knows.
@@ -379,7 +380,7 @@ fn seen(register: &Register, server: &str, tool: &Tool) -> Option<Note> {
 /// As an approver sees it: the tool of a call is there, and is the one that is trusted.
 pub(super) fn untrusted(driver: &Driver, upstream: &Upstream, tool: &str) -> Option<String> {
     let tool = upstream.tool_now(tool)?;
-    (driver.known(&upstream.config().name, &tool) == Known::Changed).then(|| {
+    (driver.known(upstream.name(), &tool) == Known::Changed).then(|| {
         format!(
             "the definition of `{}` has changed since it was trusted: an admin has to accept that first (Servers)",
             tool.name

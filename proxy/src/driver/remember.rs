@@ -89,7 +89,7 @@ impl Driver {
         let arguments = call.arguments();
         let asked = Asked {
             call,
-            identity: upstream.identity(),
+            identity: &upstream.identity(),
             definition: &tool.hash,
             arguments,
             shown: hold.shown.as_ref(),
@@ -115,7 +115,7 @@ impl Driver {
             digest: hold.digest,
             principal: accepted.caller.principal.clone(),
             server: accepted.server.clone(),
-            identity: upstream.identity().to_owned(),
+            identity: upstream.identity().to_string(),
             tool: accepted.tool.clone(),
             definition: tool.hash.to_string(),
             gates: hold.gates.to_vec(),

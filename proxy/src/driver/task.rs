@@ -147,7 +147,7 @@ impl Task {
                     Signal::Asked(question) => return self.asked(attempt, question),
                     signal => signal,
                 };
-                let event = classify::event(self.upstream.config(), attempt, signal);
+                let event = classify::event(&self.upstream.config(), attempt, signal);
                 self.step(event).await.map(drop)
             }
             Input::Decision(decision) => match self.step(decision.event).await? {
@@ -215,8 +215,8 @@ impl Task {
         let server = self.upstream.config();
         let message = format!("server `{}` was not there within the time for one attempt", server.name);
         let unsent = Signal::Unsent(Unsent { code: "upstream-unreachable", message });
-        self.driver.note_transport(server, &unsent);
-        Some(classify::event(server, attempt, unsent))
+        self.driver.note_transport(&server, &unsent);
+        Some(classify::event(&server, attempt, unsent))
     }
 
     /// One turn. The inner error says that a decision does not fit; nothing changed then.
@@ -362,11 +362,12 @@ impl Task {
     }
 
     fn send(&mut self, attempt: Attempt) {
-        if let Some(pause) = self.driver.breaker(self.upstream.config()).closed_for(std::time::Instant::now())
+        if let Some(pause) =
+            self.driver.breaker(&self.upstream.config()).closed_for(std::time::Instant::now())
         {
             let message = format!(
                 "server `{}` keeps failing; calls to it are refused for another {} s",
-                self.upstream.config().name,
+                self.upstream.name(),
                 pause.as_secs() + 1
             );
             let unsent = Unsent { code: "breaker-open", message };
@@ -387,11 +388,12 @@ impl Task {
                 } else {
                     shared.client.clone()
                 },
+                identity: Some(shared.call.identity().into()),
             }
         });
         let (live, driver, upstream) = (self.live.clone(), self.driver.clone(), self.upstream.clone());
         let hear = Box::new(move |signal: Signal| {
-            driver.note_transport(upstream.config(), &signal);
+            driver.note_transport(&upstream.config(), &signal);
             if let Err(unsent) = live.send(Input::Signal(attempt, signal))
                 && let Input::Signal(attempt, Signal::Answered(answer)) = *unsent
             {

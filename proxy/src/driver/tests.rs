@@ -48,7 +48,7 @@ impl Life {
             Config::load(Some(&world.path().join("holdfast.toml"))).expect("a good configuration");
         let upstreams = Upstreams::start(&config.servers);
         let memory = Arc::new(memory);
-        let driver = Driver::new(Arc::new(config), memory.clone(), upstreams.clone());
+        let driver = Driver::new(Current::new(config), memory.clone(), upstreams.clone());
         driver.recover().await.expect("the journal can be read");
         let open: Arc<dyn Peer> = Arc::new(Open);
         for connection in 1..10 {

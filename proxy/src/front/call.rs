@@ -216,10 +216,10 @@ pub(super) async fn resolve(
                 era::param_headers(headers, &tool.definition, arguments)?;
             }
             let output = if tool.has_output_schema { Output::Structured } else { Output::Free };
-            Ok((upstream.config().name.clone(), tool.name.clone(), output))
+            Ok((upstream.name().to_owned(), tool.name.clone(), output))
         }
         // The driver says why the server cannot be reached, and whether the call can be a re-issue all the same.
-        Found::Unlisted(upstream, tool) => Ok((upstream.config().name.clone(), tool, Output::Free)),
+        Found::Unlisted(upstream, tool) => Ok((upstream.name().to_owned(), tool, Output::Free)),
         Found::Nothing(near) => {
             let mut message = format!("Unknown tool: {name}");
             if !near.is_empty() {

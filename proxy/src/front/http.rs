@@ -75,7 +75,8 @@ pub(super) async fn handle(
     link: &Arc<Link>,
     request: Request<Incoming>,
 ) -> Response<Outgoing> {
-    if let Err(message) = front.guard.check(Came::Straight, request.uri(), request.headers()) {
+    let rules = front.rules();
+    if let Err(message) = rules.guard.check(Came::Straight, request.uri(), request.headers()) {
         return refuse(
             "null",
             &Problem::new(StatusCode::FORBIDDEN, wire::INVALID_REQUEST, "forbidden", message),
@@ -88,7 +89,7 @@ pub(super) async fn handle(
             &Problem::new(StatusCode::NOT_FOUND, wire::INVALID_REQUEST, "not-found", message),
         );
     }
-    let visitor = match Visitor::of(front, link, request.headers()) {
+    let visitor = match Visitor::of(front, &rules.agents, link, request.headers()) {
         Ok(visitor) => visitor,
         Err(Refused::NoToken(problem)) => {
             let mut response = refuse("null", &problem);
@@ -114,7 +115,7 @@ async fn post(
     request: Request<Incoming>,
 ) -> Result<Response<Outgoing>, Problem> {
     let (parts, incoming) = request.into_parts();
-    let headers = parts.headers;
+    let (headers, rules) = (parts.headers, front.rules());
     let accepts = Accepts::of(&headers);
     if !accepts.json && !accepts.events {
         let message = "Accept must list application/json and text/event-stream";
@@ -128,7 +129,7 @@ async fn post(
             ..Problem::invalid_request(message)
         });
     }
-    let bytes = match body::read(incoming, &headers, front.max_body).await {
+    let bytes = match body::read(incoming, &headers, rules.max_body).await {
         Ok(bytes) => bytes,
         Err(problem) => {
             // What is left of the body would be read as the next request.
@@ -139,7 +140,7 @@ async fn post(
     };
     let text = std::str::from_utf8(&bytes)
         .map_err(|error| Problem::fault(&wire::Fault::Syntax(format!("not UTF-8: {error}"))))?;
-    let message = match Message::read(text, front.max_depth) {
+    let message = match Message::read(text, rules.max_depth) {
         Ok(message) => message,
         Err((id, problem)) => return Ok(refuse(id.unwrap_or("null"), &problem)),
     };

@@ -101,7 +101,8 @@ struct Listed {
 
 /// The result of a list over all servers.
 pub(super) async fn list(front: &Front, caller: &Caller, client: &Arc<Client>, kind: Kind) -> String {
-    let asked = front.upstreams.all().iter().map(async |upstream| {
+    let all = front.upstreams.all();
+    let asked = all.iter().map(async |upstream| {
         let name = &upstream.config().name;
         match timeout(LIST_LIMIT, fetch(upstream, caller, client, kind)).await {
             Ok(Ok(listed)) => listed,
@@ -372,7 +373,8 @@ pub(super) async fn having(
     client: &Arc<Client>,
     capability: &str,
 ) -> Vec<Arc<Upstream>> {
-    let asked = front.upstreams.all().iter().map(async |upstream| {
+    let all = front.upstreams.all();
+    let asked = all.iter().map(async |upstream| {
         let about = timeout(LIST_LIMIT, upstream.about(caller, client)).await.ok()?.ok()?;
         about["capabilities"][capability].is_object().then(|| upstream.clone())
     });

@@ -49,7 +49,7 @@ mod tools;
 mod visitor;
 mod wait;
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use holdfast_store::JournalError;
 use sha2::{Digest, Sha256};
@@ -89,11 +89,8 @@ pub(crate) const VISIT_PAGES: &str = "elicitation-url";
 pub(crate) struct Front {
     driver: Arc<Driver>,
     upstreams: Arc<Upstreams>,
-    guard: Guard,
-    agents: Vec<(String, [u8; 32])>,
+    rules: RwLock<Arc<Rules>>,
     bridge: [u8; 32],
-    max_body: u64,
-    max_depth: usize,
     sessions: Arc<session::Sessions>,
     presence: session::Presence,
     waiting: Arc<session::Waiting>,
@@ -105,8 +102,29 @@ pub(crate) struct Front {
     seal: state::Seal,
     /// Where people open the inbox, without the last slash.
     inbox: String,
-    keep_answers_ms: u64,
     stop: CancellationToken,
+}
+
+/// Who is let in, and with what: as the configuration in force says.
+struct Rules {
+    guard: Guard,
+    agents: Vec<(String, [u8; 32])>,
+    max_body: u64,
+    max_depth: usize,
+    keep_answers_ms: u64,
+}
+
+impl Rules {
+    fn of(config: &Config) -> Arc<Self> {
+        let tokens = if config.agents.is_empty() { Tokens::None } else { Tokens::Required };
+        Arc::new(Self {
+            guard: Guard::new(config.listen.mcp, tokens),
+            agents: config.agents.iter().map(|agent| (agent.name.clone(), agent.token_sha256)).collect(),
+            max_body: config.intake.max_body,
+            max_depth: config.intake.max_depth,
+            keep_answers_ms: config.store.keep_answers_ms,
+        })
+    }
 }
 
 /// What belongs to one `serve` and is in no configuration.
@@ -132,7 +150,6 @@ impl Front {
         stop: CancellationToken,
     ) -> Result<Arc<Self>, JournalError> {
         let sessions = session::Sessions::restore(driver.journal().clone(), now())?;
-        let tokens = if config.agents.is_empty() { Tokens::None } else { Tokens::Required };
         let asks = Arc::<asks::Asks>::default();
         let hub = hub::Hub::new(asks.clone());
         let audience: Weak<hub::Hub> = Arc::downgrade(&hub);
@@ -140,11 +157,8 @@ impl Front {
         Ok(Arc::new(Self {
             driver,
             upstreams,
-            guard: Guard::new(config.listen.mcp, tokens),
-            agents: config.agents.iter().map(|agent| (agent.name.clone(), agent.token_sha256)).collect(),
+            rules: RwLock::new(Rules::of(config)),
             bridge: Sha256::digest(surroundings.bridge_token).into(),
-            max_body: config.intake.max_body,
-            max_depth: config.intake.max_depth,
             sessions: Arc::new(sessions),
             presence: session::Presence::default(),
             waiting: Arc::default(),
@@ -155,7 +169,6 @@ impl Front {
             catalogue: tools::Catalogue::default(),
             seal: state::Seal::new(surroundings.state_key.as_bytes()),
             inbox: surroundings.inbox.to_owned(),
-            keep_answers_ms: config.store.keep_answers_ms,
             stop,
         }))
     }
@@ -165,6 +178,15 @@ impl Front {
         if let Err(error) = self.sessions.write_all().await {
             tracing::warn!(%error, "the last uses of sessions were not written");
         }
+    }
+
+    /// From now on `config` says who is let in. Requests that are in go on.
+    pub(crate) fn reconfigure(&self, config: &Config) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::of(config);
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn connection_opened(&self, link: &Arc<listen::Link>) {

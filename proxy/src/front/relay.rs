@@ -325,7 +325,7 @@ async fn completing(front: &Front, request: &Request<'_>, relayed: Relayed) -> R
 fn custom(front: &Front, request: &Request<'_>, method: &str, relayed: &Relayed) -> Result<Homes, Problem> {
     const META_SERVER: &str = "io.holdfast/server";
     let named = request.params.get("_meta").and_then(|meta| meta.get(META_SERVER)).and_then(Value::as_str);
-    let home = match (named, front.upstreams.all()) {
+    let home = match (named, &front.upstreams.all()[..]) {
         (Some(name), _) => front.upstreams.get(name),
         (None, [only]) => Some(only.clone()),
         (None, _) => None,

@@ -111,7 +111,7 @@ async fn get(front: &Arc<Front>, link: &Arc<Link>, request: &Request<'_>, id: Ca
         let task = members(&call, "working", None, None);
         return Some((Value::Object(task).to_string(), deliver::meta(&reply), reply.receipt));
     };
-    let keep = Some(front.keep_answers_ms);
+    let keep = Some(front.rules().keep_answers_ms);
     let task = |status, message| Value::Object(members(&call, status, message, keep)).to_string();
     let result = match (&reply.body, call.state) {
         // Only an error of the protocol is a failed task; a tool that says "error" has completed.

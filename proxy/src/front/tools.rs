@@ -62,7 +62,7 @@ fn is_valid(c: char) -> bool {
 /// A name that reads as `server__tool` of any server stays that server's, and ours stay ours.
 fn is_bare(upstreams: &Upstreams, upstream: &Upstream, tool: &str) -> bool {
     let config = upstream.config();
-    !config.prefix && is_free(tool, upstreams.all().iter().map(|other| other.config().name.as_str()))
+    !config.prefix && is_free(tool, upstreams.all().iter().map(|other| other.name()))
 }
 
 fn is_free<'a>(tool: &str, mut servers: impl Iterator<Item = &'a str>) -> bool {
@@ -98,7 +98,7 @@ pub(super) enum Found {
 pub(super) async fn find(upstreams: &Upstreams, caller: &Caller, name: &str) -> Found {
     let mut unlisted = None;
     for upstream in upstreams.all() {
-        let server = upstream.config().name.as_str();
+        let server = upstream.name();
         // A changed name keeps the server's name in front as far as that is valid, so few servers are ever asked.
         let own = name.strip_prefix(server).and_then(|rest| rest.strip_prefix(JOINT));
         if own.is_none() && !may_be_changed(server, name) {
@@ -155,8 +155,8 @@ fn near(upstreams: &Upstreams, caller: &Caller, name: &str) -> Vec<String> {
     for upstream in upstreams.all() {
         let tools = upstream.tools(caller).now_or_never().and_then(Result::ok).unwrap_or_default();
         for tool in tools.iter() {
-            let bare = is_bare(upstreams, upstream, &tool.name);
-            let shown = if bare { tool.name.clone() } else { exposed(&upstream.config().name, &tool.name) };
+            let bare = is_bare(upstreams, &upstream, &tool.name);
+            let shown = if bare { tool.name.clone() } else { exposed(upstream.name(), &tool.name) };
             let distance = if tool.name == name { 0 } else { distance(&shown, name) };
             if distance <= 3.max(name.len() / 4) {
                 names.push((distance, shown));
@@ -186,16 +186,20 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// The servers whose tools are known, in the order of the configuration. One that is down never hides the others.
 async fn listed(upstreams: &Upstreams, caller: &Caller) -> Vec<(Arc<Upstream>, Arc<Vec<Tool>>)> {
-    let asked = upstreams
-        .all()
-        .iter()
-        .map(|upstream| async move { (upstream.clone(), upstream.tools(caller).await) });
+    let asked = upstreams.all().into_iter().map(|upstream| async move {
+        let tools = upstream.tools(caller).await;
+        (upstream, tools)
+    });
     let mut lists = Vec::new();
     for (upstream, tools) in join_all(asked).await {
         match tools {
             Ok(tools) => lists.push((upstream, tools)),
             Err(unsent) => {
-                tracing::warn!(server = %upstream.config().name, code = unsent.code, "its tools are left out of the list");
+                tracing::warn!(
+                    server = upstream.name(),
+                    code = unsent.code,
+                    "its tools are left out of the list"
+                );
             }
         }
     }
@@ -244,7 +248,7 @@ impl Catalogue {
         let mut names = std::collections::HashSet::new();
         let mut shown = Vec::new();
         for (upstream, tools) in lists {
-            let server = &upstream.config().name;
+            let server = upstream.name();
             for tool in tools.iter() {
                 let bare = is_bare(driver.upstreams(), upstream, &tool.name) && !names.contains(&tool.name);
                 let name = if bare { tool.name.clone() } else { exposed(server, &tool.name) };

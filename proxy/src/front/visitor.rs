@@ -54,8 +54,13 @@ pub(super) enum Refused {
 
 impl Visitor {
     /// Finds out who asks.
-    pub(super) fn of(front: &Front, link: &Link, headers: &HeaderMap) -> Result<Self, Refused> {
-        let principal = if front.agents.is_empty() {
+    pub(super) fn of(
+        front: &Front,
+        agents: &[(String, [u8; 32])],
+        link: &Link,
+        headers: &HeaderMap,
+    ) -> Result<Self, Refused> {
+        let principal = if agents.is_empty() {
             if !is_loopback(link.peer.ip()) {
                 let message = "without [agents] in the configuration only this machine is served";
                 let problem =
@@ -64,7 +69,7 @@ impl Visitor {
             }
             LOCAL.to_owned()
         } else {
-            agent(&front.agents, headers)
+            agent(agents, headers)
                 .ok_or_else(|| no_token("send `Authorization: Bearer <token of an agent>`"))?
         };
         let bridge = match headers.get(BRIDGE_TOKEN) {

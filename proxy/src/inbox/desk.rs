@@ -178,8 +178,8 @@ impl Desk for Arc<Driver> {
 fn health(upstream: &Upstream) -> ServerHealth {
     let health = upstream.health();
     ServerHealth {
-        name: upstream.config().name.clone(),
-        identity: upstream.identity().to_owned(),
+        name: upstream.name().to_owned(),
+        identity: upstream.identity().to_string(),
         state: health.state.name().to_owned(),
         since: health.since.0,
         last_error: health.last_error,

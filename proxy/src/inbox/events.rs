@@ -15,6 +15,7 @@ use futures_util::{StreamExt, stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Inbox,
@@ -66,14 +67,17 @@ impl Input for From {
 }
 
 /// Events for programs.
-pub(super) struct Stream(Listener);
+pub(super) struct Stream(Listener, CancellationToken);
 
 impl Output for Stream {
     fn respond(self) -> Response {
-        answer(self.0.news().map(|news| {
-            let data = serde_json::to_string(&news).expect("our own shapes always serialise");
-            Ok(Event::default().id(news.seq.to_string()).event(news.entry).data(data))
-        }))
+        answer(
+            self.0.news().map(|news| {
+                let data = serde_json::to_string(&news).expect("our own shapes always serialise");
+                Ok(Event::default().id(news.seq.to_string()).event(news.entry).data(data))
+            }),
+            self.1,
+        )
     }
 
     fn describe(operation: Operation) -> Operation {
@@ -84,7 +88,7 @@ impl Output for Stream {
 
 /// `GET /api/v1/events`
 pub(super) async fn api<D: Desk>(inbox: Arc<Inbox<D>>, From(since): From) -> Result<Stream, Failure> {
-    Ok(Stream(listen(&inbox, since).await?))
+    Ok(Stream(listen(&inbox, since).await?, inbox.over.clone()))
 }
 
 /// `GET /events`: the page hears which calls have changed, and looks for itself.
@@ -96,7 +100,8 @@ pub(super) async fn page<D: Desk>(
         Ok(listener) => listener,
         Err(failure) => return failure.into_response(),
     };
-    answer(stream::unfold((inbox, session, listener), async |(inbox, session, mut listener)| {
+    let over = inbox.over.clone();
+    let events = stream::unfold((inbox, session, listener), async |(inbox, session, mut listener)| {
         loop {
             let heard = tokio::time::timeout(CHECK, listener.hear()).await;
             if !inbox.page.is_alive(&session) {
@@ -109,7 +114,8 @@ pub(super) async fn page<D: Desk>(
             let event = Event::default().event("news").data(json!({ "calls": calls }).to_string());
             return Some((Ok(event), (inbox, session, listener)));
         }
-    }))
+    });
+    answer(events, over)
 }
 
 async fn listen<D: Desk>(inbox: &Inbox<D>, since: Option<u64>) -> Result<Listener, Failure> {
@@ -120,7 +126,12 @@ async fn listen<D: Desk>(inbox: &Inbox<D>, since: Option<u64>) -> Result<Listene
     })
 }
 
-fn answer(events: impl stream::Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
+/// Ends with the configuration that let its reader in: whoever may still read connects again.
+fn answer(
+    events: impl stream::Stream<Item = Result<Event, Infallible>> + Send + 'static,
+    over: CancellationToken,
+) -> Response {
+    let events = events.take_until(over.cancelled_owned());
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)).into_response();
     // For whatever stands between us and the browser.
     response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));

@@ -18,6 +18,7 @@ mod page;
 mod proxied;
 mod ready;
 pub(crate) mod register;
+mod reloading;
 mod reviews;
 mod routes;
 mod strict;
@@ -28,11 +29,13 @@ use std::sync::Arc;
 
 use axum::{Router, middleware};
 use holdfast_policy::Policy;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Agent, Operator, Role},
     front::Guard,
     notify::Board,
+    reload::Reloads,
 };
 
 use self::desk::Desk;
@@ -60,6 +63,10 @@ pub(crate) struct Inbox<D> {
     pub(crate) policy: Arc<Policy>,
     /// How those are who are notified.
     pub(crate) notifications: Arc<Board>,
+    /// Who reads the configuration anew.
+    pub(crate) reloads: Arc<Reloads>,
+    /// Cancelled when another configuration takes this one's place, with everything that goes on and on.
+    pub(crate) over: CancellationToken,
     /// What the page keeps: who is signed in, above all.
     pub(crate) page: Arc<Page>,
 }

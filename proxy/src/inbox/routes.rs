@@ -24,7 +24,7 @@ use super::{
     failure::Failure,
     openapi::{self, Access, Operation, Required},
     register::{self, Act},
-    reviews,
+    reloading, reviews,
     strict::{self, Input, Named},
 };
 
@@ -76,6 +76,8 @@ pub(super) fn all<D: Desk>() -> Vec<Route<D>> {
             "Approvals that speak for later calls",
             register::remembered,
         ),
+        Route::get(Operators, "/api/v1/reload", "reloaded", "The last reading of the files", reloading::last),
+        Route::act::<reloading::Reloading>(),
         Route::act::<register::Accepting>(),
         Route::act::<register::Remembering>(),
         Route::act::<register::Forgetting>(),

@@ -199,6 +199,8 @@ fn office(answer: Result<State, DecideError>) -> Office {
         readiness: readiness.clone(),
         policy: policy(),
         notifications: Arc::default(),
+        reloads: crate::reload::Reloads::new().0,
+        over: CancellationToken::new(),
         page: Arc::new(Page::new(CancellationToken::new())),
     });
     Office { desk, readiness, router }

@@ -86,7 +86,8 @@ mod tests {
         check("7", "{}");
         check(r#"{"sampling":{},"x":{"n":1.50}}"#, r#"{"sampling":{},"x":{"n":1.50}}"#);
         check(r#"{"tasks":{},"roots":{}}"#, r#"{"roots":{}}"#);
-        let extensions = r#"{"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":1}}}"#;
+        let extensions =
+            r#"{"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":1}}}"#;
         check(extensions, extensions);
         let client = Client {
             speaks: Speaks::Modern,

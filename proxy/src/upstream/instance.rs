@@ -39,8 +39,11 @@ const LONGEST_WANTED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What all instances of a server share.
 pub(super) struct Shared {
-    pub(super) config: ServerConfig,
+    /// Replaced where settings change that need no other connection.
+    config: RwLock<Arc<ServerConfig>>,
     pub(super) name: Arc<str>,
+    /// Command line or URL.
+    pub(super) identity: Arc<str>,
     pub(super) catalog: RwLock<Option<Arc<Catalog>>>,
     pub(super) health: Mutex<Health>,
     /// Counts changes of any server's list.
@@ -68,7 +71,8 @@ impl Shared {
         let health = Health { state: HealthState::Idle, since: now(), last_error: None, restarts: 0 };
         Self {
             name: config.name.as_str().into(),
-            config,
+            identity: config.identity().into(),
+            config: RwLock::new(Arc::new(config)),
             catalog: RwLock::new(None),
             health: Mutex::new(health),
             changed,
@@ -77,6 +81,20 @@ impl Shared {
             judge,
             audiences,
         }
+    }
+
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        self.config.read().expect("nothing panics while it holds the configuration").clone()
+    }
+
+    /// Begins with the list that `earlier` had last.
+    pub(super) fn inherit(&self, earlier: &Self) {
+        *self.catalog.write().expect("nothing panics while it holds the catalog") = earlier.catalog();
+    }
+
+    /// Takes settings that need no other connection.
+    pub(super) fn configure(&self, config: ServerConfig) {
+        *self.config.write().expect("nothing panics while it holds the configuration") = Arc::new(config);
     }
 
     /// Whether anything may be sent to this tool as it is defined at the other end of `link`.
@@ -179,7 +197,7 @@ impl Shared {
         let failed = |code, what: String| Unsent { code, message: format!("server `{}`: {what}", self.name) };
         let origin = Origin { server: self.name.clone(), sharer: sharer.clone() };
         let peer = Peer::new(origin, self.audiences.clone());
-        match &self.config.transport {
+        match &self.config().transport {
             Transport::Stdio { command, args, env, cwd } => {
                 let recipe = Recipe { server: &self.name, command, args, env, cwd: cwd.as_deref() };
                 let process = start(&recipe).map_err(|what| failed("upstream-spawn-failed", what))?;
@@ -246,6 +264,8 @@ pub(super) struct Instance {
     for_whom: For,
     status: watch::Sender<Status>,
     wanted: Notify,
+    /// What must have ended before it is opened for the first time.
+    after: CancellationToken,
     /// Attempts to open it that failed.
     failed: AtomicU64,
     /// Connections that were opened.
@@ -258,11 +278,13 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn start(shared: Arc<Shared>, for_whom: For) -> Arc<Self> {
+    /// One that is opened once `after` is cancelled.
+    pub(super) fn start(shared: Arc<Shared>, for_whom: For, after: CancellationToken) -> Arc<Self> {
         let instance = Arc::new(Self {
             for_whom,
             status: watch::Sender::new(Status::Down(None)),
             wanted: Notify::new(),
+            after,
             failed: AtomicU64::new(0),
             lives: AtomicU64::new(0),
             answers: AtomicU64::new(0),
@@ -339,8 +361,12 @@ impl Instance {
 
     /// Whether nothing was asked of it for `limit` and nothing is being waited for.
     pub(super) fn is_idle(&self, limit: Duration) -> bool {
-        let busy = matches!(&*self.status.borrow(), Status::Up(link, _) if link.peer().calls() > 0);
-        !busy && self.used.lock().expect("nothing panics while it holds the time").elapsed() > limit
+        !self.is_busy() && self.used.lock().expect("nothing panics while it holds the time").elapsed() > limit
+    }
+
+    /// Whether calls wait for their answers.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(&*self.status.borrow(), Status::Up(link, _) if link.peer().calls() > 0)
     }
 
     /// Ends the connection and the process, and waits for that.
@@ -351,6 +377,10 @@ impl Instance {
 
     async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         let (mut failures, mut failed_at) = (0, Instant::now());
+        tokio::select! {
+            () = self.after.cancelled() => {}
+            () = self.stop.cancelled() => {}
+        }
         loop {
             tokio::select! {
                 () = self.rest(self.keep(), failures, failed_at) => {}

@@ -14,13 +14,15 @@ mod pipe;
 mod process;
 mod question;
 mod relay;
+mod reload;
 mod server;
 #[cfg(test)]
 mod tests;
 mod web;
 
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, Weak},
     time::Duration,
 };
 
@@ -31,7 +33,7 @@ use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::audience::Audiences;
 pub(crate) use self::{
@@ -41,6 +43,7 @@ pub(crate) use self::{
     headers::retry_after_ms,
     question::{Answers, Ask, Question, Said},
     relay::Relayed,
+    reload::Fate,
     server::Upstream,
 };
 use crate::config::ServerConfig;
@@ -60,9 +63,17 @@ type Judge = Arc<OnceLock<Weak<dyn Trust>>>;
 /// The code of a dispatch that was not sent because its tool is not what it was when it was trusted.
 pub(crate) const UNTRUSTED: &str = "tool-quarantined";
 
+/// The code of a dispatch that was not sent because the server behind the name is another one than the call was for, or
+/// none.
+pub(crate) const RECONFIGURED: &str = "server-changed";
+
 /// Every configured server, in the order of the configuration.
 pub(crate) struct Upstreams {
-    all: Vec<Arc<Upstream>>,
+    all: RwLock<Vec<Arc<Upstream>>>,
+    /// Those that are not configured any more, but have calls that are not done.
+    away: Mutex<HashMap<String, Arc<Upstream>>>,
+    /// What is being ended because the configuration has changed.
+    leaving: TaskTracker,
     changed: watch::Sender<u64>,
     judge: Judge,
     audiences: Audiences,
@@ -76,7 +87,9 @@ impl Upstreams {
         let (changed, judge, audiences) = (watch::Sender::new(0), Judge::default(), Audiences::default());
         let start = |server| Upstream::start(server, changed.clone(), judge.clone(), audiences.clone());
         let upstreams = Arc::new(Self {
-            all: servers.iter().map(start).collect(),
+            all: RwLock::new(servers.iter().map(start).collect()),
+            away: Mutex::default(),
+            leaving: TaskTracker::new(),
             changed: changed.clone(),
             judge: judge.clone(),
             audiences: audiences.clone(),
@@ -88,11 +101,15 @@ impl Upstreams {
 
     /// The server of this name.
     pub(crate) fn get(&self, server: &str) -> Option<Arc<Upstream>> {
-        self.all.iter().find(|upstream| upstream.config().name == server).cloned()
+        self.configured().iter().find(|upstream| upstream.name() == server).cloned()
     }
 
-    pub(crate) fn all(&self) -> &[Arc<Upstream>] {
-        &self.all
+    pub(crate) fn all(&self) -> Vec<Arc<Upstream>> {
+        self.configured().clone()
+    }
+
+    fn configured(&self) -> RwLockReadGuard<'_, Vec<Arc<Upstream>>> {
+        self.all.read().expect("nothing panics while it holds the list")
     }
 
     /// A number that grows whenever the list of tools of any server has changed.
@@ -120,7 +137,9 @@ impl Upstreams {
     /// then is lost, so those who care wait for it first.
     pub(crate) async fn stop(&self) {
         self.stopped.cancel();
-        futures_util::future::join_all(self.all.iter().map(|upstream| upstream.stop())).await;
+        futures_util::future::join_all(self.all().iter().map(|upstream| upstream.stop())).await;
+        self.leaving.close();
+        self.leaving.wait().await;
     }
 }
 
@@ -133,7 +152,8 @@ async fn sweep(upstreams: Arc<Upstreams>) {
             _ = often.tick() => {}
             () = upstreams.stopped.cancelled() => return,
         }
-        futures_util::future::join_all(upstreams.all.iter().map(|upstream| upstream.sweep(IDLE_LIMIT))).await;
+        let all = upstreams.all();
+        futures_util::future::join_all(all.iter().map(|upstream| upstream.sweep(IDLE_LIMIT))).await;
     }
 }
 
@@ -182,6 +202,8 @@ impl HealthState {
 pub(crate) struct Dispatch {
     /// For whom: decides which process or session where a server is not shared by all.
     pub(crate) caller: Caller,
+    /// For which server, by command line or URL, where no other one will do.
+    pub(crate) identity: Option<Arc<str>>,
     /// The server's own name of the tool.
     pub(crate) tool: String,
     /// The journaled argument text, sent byte for byte.

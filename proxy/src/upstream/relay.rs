@@ -83,6 +83,14 @@ impl Parcel {
         }
     }
 
+    /// For which server, where no other one of its name will do.
+    pub(super) fn identity(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Call(dispatch) => dispatch.identity.as_ref(),
+            Self::Relayed(_) => None,
+        }
+    }
+
     pub(super) fn client(&self) -> &Arc<Client> {
         match self {
             Self::Call(dispatch) => &dispatch.client,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
     time::Duration,
 };
 
@@ -12,9 +12,11 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Audiences, Client, Dispatch, Health, HealthState, Judge, Relayed, Sharer, Signal, Speaks, Tool, Unsent,
+    Audiences, Client, Dispatch, Health, HealthState, Judge, RECONFIGURED, Relayed, Sharer, Signal, Speaks,
+    Tool, Unsent,
     catalog::Catalog,
     flight::Flight,
     instance::{For, Instance, Keep, START_LIMIT, Shared},
@@ -27,18 +29,30 @@ use crate::{
     wire,
 };
 
-/// An MCP server behind us.
+/// An MCP server behind us: whatever the configuration has under its name, from the first time on.
 pub(crate) struct Upstream {
-    shared: Arc<Shared>,
-    identity: String,
-    instances: Mutex<Instances>,
+    name: Arc<str>,
+    /// Another one once the configuration has another server under this name.
+    pub(super) shared: RwLock<Arc<Shared>>,
+    pub(super) instances: Mutex<Instances>,
 }
 
-#[derive(Default)]
-struct Instances {
+pub(super) struct Instances {
     /// By whom they are for and, by HTTP, the era: a server that speaks both is spoken to in the agent's own.
-    by_sharer: HashMap<(Sharer, Speaks), Arc<Instance>>,
-    stopped: bool,
+    pub(super) by_sharer: HashMap<(Sharer, Speaks), Arc<Instance>>,
+    pub(super) door: Door,
+    /// What has to end before anything is opened: what the configuration had under this name before.
+    pub(super) after: CancellationToken,
+}
+
+/// Whether new calls are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Open,
+    /// The configuration does not have the server any more.
+    Away,
+    /// Holdfast stops.
+    Stopped,
 }
 
 impl Upstream {
@@ -49,28 +63,46 @@ impl Upstream {
         judge: Judge,
         audiences: Audiences,
     ) -> Arc<Self> {
+        let shared = Arc::new(Shared::new(config.clone(), changed, judge, audiences));
         let upstream = Arc::new(Self {
-            identity: config.identity(),
-            shared: Arc::new(Shared::new(config.clone(), changed, judge, audiences)),
-            instances: Mutex::default(),
+            name: shared.name.clone(),
+            shared: RwLock::new(shared.clone()),
+            instances: Mutex::new(Instances::none(Door::Open)),
         });
         if config.share == Share::All {
-            upstream.instances().of(Sharer::All, Speaks::Legacy, &upstream.shared, &Client::unknown());
+            upstream.instances().of(Sharer::All, Speaks::Legacy, &shared, &Client::unknown());
         }
         upstream
     }
 
-    pub(crate) fn config(&self) -> &ServerConfig {
-        &self.shared.config
+    /// A server that the configuration does not have: it takes no calls until it has one under this name.
+    pub(super) fn absent(shared: Shared) -> Arc<Self> {
+        Arc::new(Self {
+            name: shared.name.clone(),
+            shared: RwLock::new(Arc::new(shared)),
+            instances: Mutex::new(Instances::none(Door::Away)),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        self.shared().config()
     }
 
     /// Command line or URL: what is really spoken to.
-    pub(crate) fn identity(&self) -> &str {
-        &self.identity
+    pub(crate) fn identity(&self) -> Arc<str> {
+        self.shared().identity.clone()
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.read().expect("nothing panics while it holds the server").clone()
     }
 
     pub(crate) fn health(&self) -> Health {
-        self.shared.health.lock().expect("nothing panics while it holds the health").clone()
+        self.shared().health.lock().expect("nothing panics while it holds the health").clone()
     }
 
     /// The tools in the server's order: the last good list, even while the server is down. Waits for the first one.
@@ -78,21 +110,22 @@ impl Upstream {
     /// # Errors
     /// Where there never was a list, and the server does not give one within 10 s.
     pub(crate) async fn tools(&self, caller: &Caller) -> Result<Arc<Vec<Tool>>, Unsent> {
-        if let Some(catalog) = self.shared.catalog() {
+        if let Some(catalog) = self.shared().catalog() {
             return Ok(catalog.tools.clone());
         }
-        let link = self.instance(caller, &Client::unknown())?.opened(&self.shared.name).await?;
-        if let Some(catalog) = self.shared.catalog() {
+        let (instance, shared) = self.instance(caller, &Client::unknown())?;
+        let link = instance.opened(&self.name).await?;
+        if let Some(catalog) = shared.catalog() {
             return Ok(catalog.tools.clone());
         }
         // The connection was opened although its list failed: perhaps now.
-        let catalog = match timeout(START_LIMIT, Catalog::fetch(&link, &self.shared.name)).await {
+        let catalog = match timeout(START_LIMIT, Catalog::fetch(&link, &self.name)).await {
             Ok(Ok(catalog)) => catalog,
             Ok(Err(error)) => return Err(link.unsent(error)),
             Err(_) => return Err(self.unsent("did not list its tools in time".to_owned())),
         };
         let tools = catalog.tools.clone();
-        self.shared.listed(&link, catalog);
+        shared.listed(&link, catalog);
         Ok(tools)
     }
 
@@ -101,18 +134,18 @@ impl Upstream {
     /// # Errors
     /// Where it cannot be opened, or never gave a list.
     pub(crate) async fn tools_opened(&self, caller: &Caller) -> Result<Arc<Vec<Tool>>, Unsent> {
-        self.instance(caller, &Client::unknown())?.opened(&self.shared.name).await?;
+        self.instance(caller, &Client::unknown())?.0.opened(&self.name).await?;
         self.tools(caller).await
     }
 
     /// A tool of the last good list, without waiting.
     pub(crate) fn tool_now(&self, name: &str) -> Option<Tool> {
-        self.shared.catalog()?.tool(name).cloned()
+        self.shared().catalog()?.tool(name).cloned()
     }
 
     /// All tools of the last good list, without waiting.
     pub(crate) fn tools_now(&self) -> Option<Arc<Vec<Tool>>> {
-        Some(self.shared.catalog()?.tools.clone())
+        Some(self.shared().catalog()?.tools.clone())
     }
 
     /// Sends a call. `on` hears what it brings, from the task that reads the connection: it must not block. A call
@@ -134,8 +167,8 @@ impl Upstream {
 
     fn send(self: &Arc<Self>, parcel: Parcel, on: Box<dyn Fn(Signal) + Send + Sync>) -> Flight {
         let flight = Flight::new();
-        let instance = match self.instance(parcel.caller(), parcel.client()) {
-            Ok(instance) => instance,
+        let (instance, shared) = match self.instance_for(&parcel) {
+            Ok(found) => found,
             Err(unsent) => {
                 flight.never();
                 on(Signal::Unsent(unsent));
@@ -150,9 +183,9 @@ impl Upstream {
             on(signal);
         });
         match instance.link() {
-            Some(link) => flight.send(&self.shared, link, &parcel, listener),
+            Some(link) => flight.send(&shared, link, &parcel, listener),
             None => {
-                let (flight, shared) = (flight.clone(), self.shared.clone());
+                let flight = flight.clone();
                 tokio::spawn(async move {
                     match instance.opened(&shared.name).await {
                         Ok(link) => flight.send(&shared, link, &parcel, listener),
@@ -169,7 +202,7 @@ impl Upstream {
 
     /// Tells the server something on behalf of an agent, where it is there to hear it.
     pub(crate) fn tell(&self, relayed: &Relayed) {
-        let key = self.key(&relayed.caller, &relayed.client);
+        let key = Self::key(&self.shared(), &relayed.caller, &relayed.client);
         let instance = self.instances().by_sharer.get(&key).cloned();
         if let Some(link) = instance.and_then(|instance| instance.link()) {
             link.tell(relayed);
@@ -181,8 +214,8 @@ impl Upstream {
     /// # Errors
     /// Where it cannot be opened.
     pub(crate) async fn about(&self, caller: &Caller, client: &Arc<Client>) -> Result<Arc<Value>, Unsent> {
-        let instance = self.instance(caller, client)?;
-        instance.opened(&self.shared.name).await?;
+        let (instance, _) = self.instance(caller, client)?;
+        instance.opened(&self.name).await?;
         let about = instance.offer().map(|Offer { about, .. }| about);
         about.ok_or_else(|| self.unsent("has just ended".to_owned()))
     }
@@ -194,7 +227,7 @@ impl Upstream {
 
     /// Asks for the updates of exactly these resources, where the server is there and is to be asked in this way.
     pub(crate) fn subscribe_to(&self, caller: &Caller, client: &Arc<Client>, resources: &BTreeSet<String>) {
-        let Ok(instance) = self.instance(caller, client) else { return };
+        let Ok((instance, _)) = self.instance(caller, client) else { return };
         if let Some(link) = instance.link().filter(|link| link.speaks() == Speaks::Modern) {
             link.subscribe_to(resources.clone());
         }
@@ -202,7 +235,7 @@ impl Upstream {
 
     /// In which era the server is spoken to on behalf of this agent; none while it is not there.
     pub(crate) fn speaks(&self, caller: &Caller, client: &Arc<Client>) -> Option<Speaks> {
-        Some(self.instance(caller, client).ok()?.link()?.speaks())
+        Some(self.instance(caller, client).ok()?.0.link()?.speaks())
     }
 
     /// Sends a call and waits for its answer. For calls that change nothing.
@@ -227,7 +260,7 @@ impl Upstream {
                     }
                     Signal::Answered(answer) => return Ok(answer),
                     Signal::Refused(refused) => {
-                        let message = format!("server `{}` refused `{tool}`", self.shared.name);
+                        let message = format!("server `{}` refused `{tool}`", self.name);
                         return Err(Trouble {
                             upstream: Some(refused.error),
                             ..Trouble::new("refused", message)
@@ -243,11 +276,8 @@ impl Upstream {
             Ok(answer) => answer,
             Err(_) => {
                 flight.cancel("timed out");
-                let message = format!(
-                    "server `{}` did not answer `{tool}` within {} ms",
-                    self.shared.name,
-                    limit.as_millis()
-                );
+                let message =
+                    format!("server `{}` did not answer `{tool}` within {} ms", self.name, limit.as_millis());
                 Err(Trouble::new("call-timeout", message))
             }
         }
@@ -257,7 +287,7 @@ impl Upstream {
     pub(super) async fn stop(&self) {
         let instances = {
             let mut instances = self.instances();
-            instances.stopped = true;
+            instances.door = Door::Stopped;
             std::mem::take(&mut instances.by_sharer)
         };
         stop_all(instances.into_values()).await;
@@ -265,6 +295,7 @@ impl Upstream {
 
     /// Ends the instances that nobody has used for longer than `limit`. One that all share stays.
     pub(super) async fn sweep(&self, limit: Duration) {
+        let shared = self.shared();
         let (idle, left) = {
             let mut instances = self.instances();
             let may_end = |instance: &Instance| instance.keep() == Keep::OnDemand && instance.is_idle(limit);
@@ -272,64 +303,97 @@ impl Upstream {
             (idle, instances.by_sharer.len())
         };
         if !idle.is_empty() {
-            tracing::info!(target: "upstream", server = &*self.shared.name, ended = idle.len(), left, "idle instances end");
+            tracing::info!(target: "upstream", server = &*self.name, ended = idle.len(), left, "idle instances end");
             stop_all(idle.into_iter().map(|(_, instance)| instance)).await;
             if left == 0 {
-                self.shared.report(HealthState::Idle, None);
+                shared.report(HealthState::Idle, None);
             }
         }
     }
 
     /// Whose instance serves this agent.
-    fn key(&self, caller: &Caller, client: &Client) -> (Sharer, Speaks) {
-        let sharer = match self.shared.config.share {
+    fn key(shared: &Shared, caller: &Caller, client: &Client) -> (Sharer, Speaks) {
+        let config = shared.config();
+        let sharer = match config.share {
             Share::All => Sharer::All,
             Share::Session => Sharer::Channel(caller.channel.as_str().into()),
             Share::Principal => Sharer::Principal(caller.principal.as_str().into()),
         };
-        let speaks = match self.shared.config.transport {
+        let speaks = match config.transport {
             // A process is begun once.
             Transport::Stdio { .. } => Speaks::Legacy,
-            Transport::Http { .. } => self.shared.best_for(client.speaks),
+            Transport::Http { .. } => shared.best_for(client.speaks),
         };
         (sharer, speaks)
     }
 
-    fn instance(&self, caller: &Caller, client: &Arc<Client>) -> Result<Arc<Instance>, Unsent> {
-        let (sharer, speaks) = self.key(caller, client);
+    /// The instance for whoever asks, with what it shares with others: both from one moment.
+    fn instance(
+        &self,
+        caller: &Caller,
+        client: &Arc<Client>,
+    ) -> Result<(Arc<Instance>, Arc<Shared>), Unsent> {
         let mut instances = self.instances();
-        if instances.stopped {
-            return Err(self.unsent("was stopped".to_owned()));
+        let shared = self.shared();
+        match instances.door {
+            Door::Open => {}
+            Door::Away => {
+                let message = format!("server `{}` is not in the configuration any more", self.name);
+                return Err(Unsent { code: RECONFIGURED, message });
+            }
+            Door::Stopped => return Err(self.unsent("was stopped".to_owned())),
         }
-        Ok(instances.of(sharer, speaks, &self.shared, client))
+        let (sharer, speaks) = Self::key(&shared, caller, client);
+        Ok((instances.of(sharer, speaks, &shared, client), shared))
     }
 
-    fn instances(&self) -> MutexGuard<'_, Instances> {
+    fn instance_for(&self, parcel: &Parcel) -> Result<(Arc<Instance>, Arc<Shared>), Unsent> {
+        let (instance, shared) = self.instance(parcel.caller(), parcel.client())?;
+        match parcel.identity() {
+            Some(wanted) if *wanted != shared.identity => {
+                let message = format!(
+                    "the server behind the name `{}` is another one than this call was for, so nothing was sent",
+                    self.name
+                );
+                Err(Unsent { code: RECONFIGURED, message })
+            }
+            _ => Ok((instance, shared)),
+        }
+    }
+
+    pub(super) fn instances(&self) -> MutexGuard<'_, Instances> {
         self.instances.lock().expect("nothing panics while it holds the instances")
     }
 
     fn unsent(&self, what: String) -> Unsent {
-        Unsent { code: "upstream-unreachable", message: format!("server `{}` {what}", self.shared.name) }
+        Unsent { code: "upstream-unreachable", message: format!("server `{}` {what}", self.name) }
     }
 }
 
 impl Instances {
-    fn of(
+    pub(super) fn none(door: Door) -> Self {
+        let after = CancellationToken::new();
+        after.cancel();
+        Self { by_sharer: HashMap::new(), door, after }
+    }
+
+    pub(super) fn of(
         &mut self,
         sharer: Sharer,
         speaks: Speaks,
         shared: &Arc<Shared>,
         client: &Arc<Client>,
     ) -> Arc<Instance> {
+        let after = &self.after;
         let start = |(sharer, speaks): &(Sharer, Speaks)| {
             let for_whom = For { sharer: sharer.clone(), speaks: *speaks, client: client.clone() };
-            Instance::start(shared.clone(), for_whom)
+            Instance::start(shared.clone(), for_whom, after.clone())
         };
         self.by_sharer.entry((sharer, speaks)).or_insert_with_key(start).clone()
     }
 }
 
 /// All at once: each may take its whole grace.
-async fn stop_all(instances: impl Iterator<Item = Arc<Instance>>) {
+pub(super) async fn stop_all(instances: impl Iterator<Item = Arc<Instance>>) {
     futures_util::future::join_all(instances.map(|instance| async move { instance.stop().await })).await;
 }

@@ -44,6 +44,7 @@ fn call(tool: &str) -> Dispatch {
         meta: None,
         headers: Vec::new(),
         client: Client::unknown(),
+        identity: None,
     }
 }
 

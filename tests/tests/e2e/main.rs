@@ -22,6 +22,7 @@ mod notify;
 mod patience;
 mod questions;
 mod reissues;
+mod reload;
 mod remember;
 mod servers;
 mod sessions;

@@ -40,6 +40,11 @@ impl Links {
         fits
     }
 
+    /// No link works any more.
+    pub(super) fn forget(&self) {
+        *self.lock() = None;
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Hash32, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

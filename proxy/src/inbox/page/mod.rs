@@ -44,6 +44,8 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Operator;
+
 pub(super) use self::session::Session;
 use self::{limit::Guesses, link::Links, posted::Fields, session::Sessions};
 use super::{Inbox, desk::Desk, events, live::Live, proxied::Introduced};
@@ -75,6 +77,18 @@ impl Page {
     /// The path that signs the one operator in, once; an earlier one no longer works.
     pub(crate) fn login_link(&self) -> String {
         format!("login/{}", self.links.make())
+    }
+
+    /// Signs out whoever is not in `now` as in `before`: other tokens, other people.
+    pub(crate) fn sign_out_others(&self, before: &[Operator], now: &[Operator]) {
+        let token = |operators: &[Operator], name: &str| {
+            operators.iter().find(|operator| operator.name == name).map(|operator| operator.token_sha256)
+        };
+        if before != now {
+            // Whoever follows it would be signed in as somebody else than it was made for.
+            self.links.forget();
+        }
+        self.sessions.retain(|name| token(now, name).is_some() && token(now, name) == token(before, name));
     }
 
     /// Whether the session has not ended.

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::{
     figures::{self, BUCKETS, Fate, Figures, HISTORIES, Latency},
+    servers,
     session::Session,
     shell::{self, Frame, Here, Watch},
     text::{counted, grouped, shown},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     driver::now,
-    inbox::{Inbox, api::blocking, desk::Desk},
+    inbox::{Inbox, api::blocking, desk::Desk, reloading},
     times::{local, span, zone},
 };
 
@@ -53,7 +54,8 @@ pub(super) async fn show<D: Desk>(
                 flash: None,
                 watch: Watch::Everything,
             };
-            shell::page(&frame, &body(&figures, window.0)).into_response()
+            let body = html! { (servers::faults(&reloading::faults(&inbox))) (body(&figures, window.0)) };
+            shell::page(&frame, &body).into_response()
         }
         Err(error) => unavailable(&error),
     }

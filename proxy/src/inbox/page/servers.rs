@@ -27,8 +27,10 @@ use crate::{
         api::blocking,
         desk::{Desk, ServerHealth},
         register::{self, Trust},
+        reloading,
     },
     notify::SinkHealth,
+    reload::Fault,
     upstream::Tool,
 };
 
@@ -67,6 +69,7 @@ pub(super) async fn show<D: Desk>(
             h1 { "Servers and tools" }
             p.meta { "policy " code { (shown(inbox.policy.version())) } }
         }
+        (faults(&reloading::faults(&inbox)))
         @for view in &waiting { (changed::card(view, &session)) }
         @if servers.is_empty() {
             div.empty { p.big { "No servers are configured." } }
@@ -77,6 +80,19 @@ pub(super) async fn show<D: Desk>(
         }
     };
     shell::page(&frame, &body).into_response()
+}
+
+/// What is wrong with the files of the configuration; nothing where they are in force.
+pub(super) fn faults(faults: &[Fault]) -> Markup {
+    html! {
+        @if !faults.is_empty() {
+            section.card.changed data-key="configuration" {
+                h2 { "The configuration was not taken" }
+                p { "Its files have changed, but they have errors: the earlier configuration stays in force." }
+                pre { @for fault in faults { (shown(&fault.to_string())) "\n" } }
+            }
+        }
+    }
 }
 
 /// Who is told when somebody is needed; nothing where nobody is configured.

@@ -107,6 +107,11 @@ impl Sessions {
         self.lock().get(&session.id).is_some_and(|kept| kept.is_alive(Instant::now()))
     }
 
+    /// Signs out everybody but those whom `stays` knows.
+    pub(super) fn retain(&self, stays: impl Fn(&str) -> bool) {
+        self.lock().retain(|_, kept| stays(&kept.operator));
+    }
+
     /// Signs out.
     pub(super) fn end(&self, session: &Session) {
         self.lock().remove(&session.id);

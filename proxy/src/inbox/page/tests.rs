@@ -127,6 +127,8 @@ fn desktop(journal: Memory, answer: Result<State, DecideError>) -> Desktop {
             .0
             .policy,
         notifications: Arc::default(),
+        reloads: crate::reload::Reloads::new().0,
+        over: CancellationToken::new(),
         page: page.clone(),
     });
     Desktop { desk, page, router }
