@@ -1,6 +1,6 @@
 //! What a legacy client said about itself at `initialize` and set since: kept with its session, whole.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use holdfast_store::{KEEP_VALUE_MOST, Text};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ pub(super) struct Guest {
     /// The level that it set with `logging/setLevel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) log_level: Option<String>,
+    /// The resources whose updates it wants, by server.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) subscribed: BTreeSet<(String, String)>,
     /// What it is given where a call waits for a person: follows from the rest.
     #[serde(skip, default = "nothing_known")]
     pub(super) surface: Surface,
@@ -48,6 +51,7 @@ impl Guest {
                 .map_or_else(|| Text::of(&Map::<String, Value>::new()), Text::of),
             info: params.get("clientInfo").map(Text::of),
             log_level: None,
+            subscribed: BTreeSet::new(),
             surface: Surface::of_handshake(params),
         };
         if guest.capabilities.len() + guest.info.as_ref().map_or(0, |info| info.len()) > DECLARED_MOST {

@@ -18,7 +18,7 @@ use super::{
     splice::set_member,
 };
 use crate::{
-    upstream::{Audience, Client, Origin, Question, Remark, Sharer},
+    upstream::{Audience, Client, Origin, Question, Remark, Sharer, Standing},
     wire,
 };
 
@@ -141,9 +141,10 @@ impl Hub {
         all.map(|(_, uri)| uri.clone()).collect()
     }
 
-    /// The client behind a bridge has set its level.
+    /// The client of this channel has set its level.
     pub(super) fn set_level(&self, channel: &str, level: &str) {
         lock(&self.levels).insert(channel.to_owned(), level.to_owned());
+        self.most_talkative(level);
     }
 
     /// The most talkative level that any client has set, this one included.
@@ -218,6 +219,10 @@ impl Audience for Hub {
                 listener.tell.try_send(listener.message(remark)).ok();
             }
         }
+    }
+
+    fn standing(&self, origin: &Origin) -> Standing {
+        Standing { level: lock(&self.least).clone(), resources: self.wanted_of(&origin.server) }
     }
 
     /// Asked outside of any request: there must be one client, and no more, that this can be meant for.

@@ -153,6 +153,12 @@ impl Front {
         let asks = Arc::<asks::Asks>::default();
         let hub = hub::Hub::new(asks.clone());
         let audience: Weak<hub::Hub> = Arc::downgrade(&hub);
+        for (channel, guest) in sessions.all() {
+            guest.log_level.iter().for_each(|level| hub.set_level(&channel, level));
+            for (server, uri) in &guest.subscribed {
+                hub.subscribe(&channel, server, uri);
+            }
+        }
         upstreams.heard_by(audience);
         Ok(Arc::new(Self {
             driver,

@@ -119,13 +119,8 @@ async fn set_level(front: &Arc<Front>, request: &Request<'_>) -> Result<String, 
             "params.level must be one of debug, info, notice, warning, error, critical, alert, emergency";
         return Err(Problem::invalid_params("invalid-arguments", message));
     }
-    match request.caller.channel.strip_prefix("session:") {
-        Some(session) => {
-            let set = front.sessions.change(session, |guest| guest.log_level = Some(level.to_owned())).await;
-            set.map_err(|error| Problem::journal(&error))?;
-        }
-        None => front.hub.set_level(&request.caller.channel, level),
-    }
+    front.hub.set_level(&request.caller.channel, level);
+    remember(front, request, |guest| guest.log_level = Some(level.to_owned())).await?;
     let wanted = front.hub.most_talkative(level);
     for upstream in lists::having(front, request.caller, request.client, "logging").await {
         let members = vec![("level".to_owned(), Text::of(&wanted))];
@@ -154,6 +149,7 @@ async fn subscribe(front: &Arc<Front>, request: &Request<'_>) -> Result<String, 
             Ok(()) => {
                 front.hub.subscribe(&request.caller.channel, &server, &own);
                 follow_modern(front, &upstream, request.caller, request.client);
+                remember(front, request, |guest| guest.subscribed.extend([(server, own)])).await?;
                 return Ok("{}".to_owned());
             }
             Err(error) => refused = refused.or(Some(error)),
@@ -167,11 +163,28 @@ async fn subscribe(front: &Arc<Front>, request: &Request<'_>) -> Result<String, 
 async fn unsubscribe(front: &Arc<Front>, request: &Request<'_>) -> Result<String, Problem> {
     let uri = uri_of(request)?;
     for (upstream, own) in lists::homes_of_uri(front, request.caller, request.client, uri).await {
-        if front.hub.unsubscribe(&request.caller.channel, &upstream.config().name, &own) {
+        let server = upstream.config().name.clone();
+        if front.hub.unsubscribe(&request.caller.channel, &server, &own) {
             unfollow(front, &upstream, request.caller, request.client, &own);
         }
+        remember(front, request, |guest| {
+            guest.subscribed.retain(|one| *one != (server.clone(), own.clone()))
+        })
+        .await?;
     }
     Ok("{}".to_owned())
+}
+
+/// Keeps with a session what its client has set; a bridge says such things again by itself.
+async fn remember(
+    front: &Front,
+    request: &Request<'_>,
+    change: impl FnOnce(&mut Guest),
+) -> Result<(), Problem> {
+    if let Some(session) = request.caller.channel.strip_prefix("session:") {
+        front.sessions.change(session, change).await.map_err(|error| Problem::journal(&error))?;
+    }
+    Ok(())
 }
 
 /// Subscribes at the server, where it is one of those that are told by a request.

@@ -104,6 +104,11 @@ impl Sessions {
         Ok(Self { journal, table: Mutex::new(table), writing: tokio::sync::Mutex::default() })
     }
 
+    /// The channels of all sessions, with what is known of their clients.
+    pub(super) fn all(&self) -> Vec<(String, Arc<Guest>)> {
+        self.lock().iter().map(|(id, session)| (format!("session:{id}"), session.guest.clone())).collect()
+    }
+
     /// Whether the session of this channel exists.
     pub(super) fn is_there(&self, channel: &str) -> bool {
         channel.strip_prefix("session:").is_some_and(|id| self.lock().contains_key(id))
@@ -179,7 +184,6 @@ impl Sessions {
     ///
     /// # Errors
     /// Where the journal cannot be written: the change holds until the next restart.
-    #[allow(dead_code, reason = "for what clients set after the handshake, such as their log level")]
     pub(super) async fn change(
         &self,
         id: &str,

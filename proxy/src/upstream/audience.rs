@@ -1,6 +1,9 @@
 //! Who hears what a server says of its own accord, and answers what it asks then.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock, Weak},
+};
 
 use holdfast_store::Text;
 
@@ -33,6 +36,15 @@ pub(crate) struct Origin {
     pub(crate) sharer: Sharer,
 }
 
+/// What holds for a server beyond the life of one connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The least severe level of log messages that any client has asked for.
+    pub(crate) level: Option<String>,
+    /// The resources whose updates any client wants, as the server names them.
+    pub(crate) resources: BTreeSet<String>,
+}
+
 /// Hears what belongs to no request. Called from tasks that read connections: it must not block.
 pub(crate) trait Audience: Send + Sync {
     /// A server said something.
@@ -40,6 +52,9 @@ pub(crate) trait Audience: Send + Sync {
 
     /// A server asks something; whoever takes the question answers or refuses it.
     fn asked(&self, origin: &Origin, question: Arc<Question>);
+
+    /// What a new connection to a server has to be told.
+    fn standing(&self, origin: &Origin) -> Standing;
 }
 
 /// The audience, once it is there.

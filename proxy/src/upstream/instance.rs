@@ -474,6 +474,13 @@ impl Instance {
             shared.restarted();
         }
         self.status.send_replace(Status::Up(link.clone(), offer.clone()));
+        let origin = Origin { server: shared.name.clone(), sharer: self.for_whom.sharer.clone() };
+        if let Some(audience) = shared.audiences.get() {
+            tokio::spawn(link.clone().restore(offer.clone(), audience.standing(&origin)));
+            if self.lives.load(Ordering::Relaxed) > 1 {
+                offer.changes().for_each(|remark| audience.remarked(&origin, &remark));
+            }
+        }
         let news = tokio::spawn(link.clone().listen(offer));
         loop {
             tokio::select! {

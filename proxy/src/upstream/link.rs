@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Refused, Relayed, Signal, Speaks, Unsent,
+    Refused, Relayed, Remark, Signal, Speaks, Standing, Unsent,
     catalog::Catalog,
     era::{self, Era, Opening},
     peer::{Listener, Peer, Purpose, RequestId},
@@ -83,6 +83,14 @@ impl Offer {
     /// Whether it announces changes of this list.
     fn announces(&self, list: &str) -> bool {
         self.about["capabilities"][list]["listChanged"] == true
+    }
+
+    /// The lists that a new process may have changed, as it would have announced them.
+    pub(super) fn changes(&self) -> impl Iterator<Item = Remark> {
+        let lists = [("prompts", "prompts"), ("resources", "resources")];
+        let offered =
+            lists.into_iter().filter(|(capability, _)| self.about["capabilities"][capability].is_object());
+        offered.map(|(_, list)| Remark { method: format!("notifications/{list}/list_changed"), params: None })
     }
 
     /// What a modern server is asked to tell us, as the members of a subscription.
@@ -242,6 +250,23 @@ impl Link {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.over().cancelled() => {}
+            }
+        }
+    }
+
+    /// Tells a new connection what an earlier one was told.
+    pub(super) async fn restore(self, offer: Offer, standing: Standing) {
+        if self.era() == Era::Modern {
+            return self.subscribe_to(standing.resources);
+        }
+        let capabilities = &offer.about["capabilities"];
+        if let Some(level) = standing.level.filter(|_| capabilities["logging"].is_object()) {
+            self.request("logging/setLevel", &format!(r#""level":{}"#, Value::from(level))).await.ok();
+        }
+        for uri in standing.resources {
+            let members = format!(r#""uri":{}"#, Value::from(uri.as_str()));
+            if let Err(error) = self.request("resources/subscribe", &members).await {
+                tracing::warn!(target: "upstream", uri, ?error, "a resource is not followed any more");
             }
         }
     }

@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::audience::Audiences;
 pub(crate) use self::{
-    audience::{Audience, Origin, Remark, Sharer},
+    audience::{Audience, Origin, Remark, Sharer, Standing},
     client::{Client, Speaks},
     flight::Flight,
     headers::retry_after_ms,

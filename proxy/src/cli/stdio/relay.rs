@@ -68,6 +68,33 @@ struct Asked {
     /// Its id, as JSON text.
     id: String,
     body: Bytes,
+    again: Again,
+}
+
+/// What becomes of a request whose answer is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// It is sent again: it changes nothing, or `serve` knows it by its number.
+    Send,
+    /// Nobody knows what it does.
+    Ask,
+}
+
+impl Again {
+    fn of(method: &str) -> Self {
+        const KNOWN: [&str; 8] = [
+            "tools/",
+            "resources/",
+            "prompts/",
+            "completion/",
+            "logging/",
+            "server/",
+            "subscriptions/",
+            "tasks/",
+        ];
+        let known = KNOWN.iter().any(|group| method.starts_with(group));
+        if known || matches!(method, "initialize" | "ping" | "") { Self::Send } else { Self::Ask }
+    }
 }
 
 /// How a message is sent.
@@ -117,7 +144,7 @@ impl Relay {
             Ok(envelope) => envelope,
             // Valid JSON of another shape, a batch above all, is for `serve` to refuse in its own words.
             Err(_) if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() => {
-                return self.ask("null".to_owned(), text);
+                return self.ask("null".to_owned(), text, Again::Send);
             }
             Err(fault) => return self.refuse("null", wire::PARSE_ERROR, &fault.to_string()),
         };
@@ -128,7 +155,8 @@ impl Relay {
                     "logging/setLevel" => self.set_level(&envelope),
                     _ => {}
                 }
-                self.ask(id, text);
+                let again = Again::of(method);
+                self.ask(id, text, again);
             }
             (Some("notifications/cancelled"), None) => {
                 let id = envelope.params.and_then(|params| {
@@ -192,9 +220,13 @@ impl Relay {
         *lock(&self.log_level) = level.filter(is_word).map(str::to_owned);
     }
 
-    fn ask(self: &Arc<Self>, id: String, text: String) {
-        let asked =
-            Asked { number: self.numbers.fetch_add(1, Ordering::Relaxed), id, body: Bytes::from(text) };
+    fn ask(self: &Arc<Self>, id: String, text: String, again: Again) {
+        let asked = Asked {
+            number: self.numbers.fetch_add(1, Ordering::Relaxed),
+            id,
+            body: Bytes::from(text),
+            again,
+        };
         let cancelled = CancellationToken::new();
         let key = canonical(&asked.id);
         lock(&self.unanswered).insert(key.clone(), cancelled.clone());
@@ -276,7 +308,16 @@ impl Relay {
         let request = self.request(&connection, Method::POST, asked.body.clone(), Number::Of(asked.number));
         // The head comes at once, or with the stream that a long call becomes.
         let sent = tokio::time::timeout(SILENCE, connection.sender.send_request(request)).await;
-        let Ok(Ok(response)) = sent else { return Try::Broken };
+        let lost = || {
+            match asked.again {
+            Again::Send => Try::Broken,
+            Again::Ask => Try::GaveUp(
+                "the answer was lost; whether the request was carried out is not known, so it was not sent again"
+                    .to_owned(),
+            ),
+        }
+        };
+        let Ok(Ok(response)) = sent else { return lost() };
         let outcome = match response.status() {
             // Somebody else has the port, or `serve` was restarted and made a new token.
             StatusCode::UNAUTHORIZED if !self.serve.is_current(&connection) => return Try::Broken,
@@ -288,10 +329,14 @@ impl Relay {
                 self.pass_on(response, asked, sign_of_life).await
             }
         };
-        if matches!(outcome, Try::Done) {
-            self.serve.keep(connection);
+        match outcome {
+            Try::Done => {
+                self.serve.keep(connection);
+                Try::Done
+            }
+            Try::Broken => lost(),
+            gave_up => gave_up,
         }
-        outcome
     }
 
     /// Reads the response and gives it to the agent.
