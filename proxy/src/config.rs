@@ -3,10 +3,9 @@
 //! Everything is read through [`holdfast_policy::Section`], so that each problem names its file, line and what to
 //! write instead, and all of them are reported at once.
 
-mod convert;
 mod current;
 mod find;
-mod import;
+pub(crate) mod import;
 mod intake;
 mod listen;
 mod notify;
@@ -83,11 +82,24 @@ impl Config {
         text: &str,
         vars: &dyn Fn(&str) -> Option<String>,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        Self::read_with(file, text, vars, &import::open)
+    }
+
+    /// The same, where imported files come from `open`: they need not be written yet.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn read_with(
+        file: &Path,
+        text: &str,
+        vars: &dyn Fn(&str) -> Option<String>,
+        open: &dyn Fn(&Path) -> std::io::Result<String>,
+    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         let document = Document::parse(&file.display().to_string(), text, vars)?;
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let base = file.parent().unwrap_or(Path::new("/"));
         let mut problems = Vec::new();
-        let config = read_document(&document, base, vars, &mut problems);
+        let config = read_document(&document, &Sources { base, vars, open }, &mut problems);
         problems.splice(0..0, document.into_problems());
         match config {
             Some(config) if problems.iter().all(|problem| problem.severity == Severity::Warning) => {
@@ -101,6 +113,14 @@ impl Config {
     pub(crate) fn server(&self, name: &str) -> Option<&ServerConfig> {
         self.servers.iter().find(|server| server.name == name)
     }
+}
+
+/// Where the configuration is, or would be written: `given`, else `./holdfast.toml` where there is one, else the user's own.
+pub(crate) fn place(given: Option<&Path>) -> PathBuf {
+    let found = find::file(given, &|name| std::env::var_os(name)).ok();
+    let file = found.or_else(|| find::own(&|name| std::env::var_os(name)));
+    let file = file.unwrap_or_else(|| PathBuf::from("holdfast.toml"));
+    std::path::absolute(&file).unwrap_or(file)
 }
 
 /// The file and its journal, for commands that only look for the running `serve`: the rest is not read, and variables
@@ -121,13 +141,16 @@ pub(crate) fn locate(path: Option<&Path>) -> Result<(PathBuf, StoreConfig), Vec<
     }
 }
 
+/// Where a configuration takes what does not stand in it.
+struct Sources<'a> {
+    base: &'a Path,
+    vars: &'a dyn Fn(&str) -> Option<String>,
+    open: &'a dyn Fn(&Path) -> std::io::Result<String>,
+}
+
 /// `imported` gets the problems of other files; those of the document stay in it.
-fn read_document(
-    document: &Document,
-    base: &Path,
-    vars: &dyn Fn(&str) -> Option<String>,
-    imported: &mut Vec<Problem>,
-) -> Option<Config> {
+fn read_document(document: &Document, sources: &Sources<'_>, imported: &mut Vec<Problem>) -> Option<Config> {
+    let Sources { base, vars, open } = *sources;
     let root = document.root();
     match root.integer("version") {
         Some(1) => {}
@@ -142,7 +165,7 @@ fn read_document(
     let intake = intake::read(&root);
     let servers = servers::read(
         &root,
-        &servers::Surroundings { base, vars, mcp: listen.as_ref().map(|listen| listen.mcp) },
+        &servers::Surroundings { base, vars, mcp: listen.as_ref().map(|listen| listen.mcp), open },
         imported,
     );
     let notify = notify::read(&root, base, listen.as_ref());

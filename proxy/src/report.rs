@@ -442,6 +442,7 @@ const PAGES: &[(&str, &str)] = pages![
     "request-state-invalid",
     "running",
     "server-changed",
+    "setup-failed",
     "shutting-down",
     "too-many-guesses",
     "tool-quarantined",

@@ -2,18 +2,22 @@
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `explain` has its own.
 
+mod add;
 mod calls;
 mod check;
 mod client;
 mod decide;
+mod doctor;
 mod explain;
 mod explain_error;
+mod init;
 mod notify_test;
 pub(crate) mod out;
 mod pending;
 mod reload;
 mod remember;
 mod serve;
+mod setup;
 mod show;
 mod source;
 mod stdio;
@@ -71,6 +75,14 @@ enum Command {
     Serve,
     /// Bridge the stdio of an agent to the running `serve`, starting one when there is none
     Stdio,
+    /// Move the servers of your clients behind Holdfast: shows what would change, and does it with --apply
+    Init(init::InitArgs),
+    /// Add a server to the configuration: `add NAME -- COMMAND ARGS`, or `add NAME --url URL`
+    Add(add::AddArgs),
+    /// Remove a server from the configuration
+    Remove(add::RemoveArgs),
+    /// Say what is wrong with this set-up and how to mend it; exit 0 or 1
+    Doctor(doctor::DoctorArgs),
     /// Load the configuration and print every error and warning; exit 0 or 1
     Check(check::CheckArgs),
     /// Say what the policy does with a call, and why; exit 0 allow, 10 ask, 20 deny
@@ -120,13 +132,21 @@ enum Command {
 /// Parses the arguments of the process and does what they say.
 pub(crate) fn run() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    if let Err(error) = crate::telemetry::start(global.log_level.as_deref()) {
+    // Commands that try servers out say themselves what came of it.
+    let quiet =
+        matches!(command, Command::Init(_) | Command::Doctor(_)) && std::env::var_os("RUST_LOG").is_none();
+    let level = global.log_level.as_deref().or(quiet.then_some("off"));
+    if let Err(error) = crate::telemetry::start(level) {
         out::talk(&error);
         return ExitCode::from(2);
     }
     let done = match command {
         Command::Serve => serve::run(&global),
         Command::Stdio => stdio::run(&global),
+        Command::Init(args) => init::run(&global, &args),
+        Command::Add(args) => add::add(&global, &args),
+        Command::Remove(args) => add::remove(&global, &args),
+        Command::Doctor(args) => doctor::run(&global, args),
         Command::Check(args) => Ok(check::run(&global, &args)),
         Command::Explain(args) => explain::run(&global, &args),
         Command::Pending(args) => pending::run(&global, args),

@@ -31,9 +31,7 @@ pub(super) fn file(
     if here.is_file() {
         return Ok(here);
     }
-    let nonempty = |name| vars(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = nonempty("XDG_CONFIG_HOME").or_else(|| nonempty("HOME").map(|home| home.join(".config")));
-    let own = home.map(|home| home.join("holdfast/holdfast.toml"));
+    let own = own(vars);
     if let Some(own) = own.as_ref().filter(|own| own.is_file()) {
         return Ok(own.clone());
     }
@@ -44,6 +42,13 @@ pub(super) fn file(
         format!("there is no ./holdfast.toml{also}"),
         format!("name a file with -c FILE, or write ./holdfast.toml, for example:\n     {indented}"),
     ))
+}
+
+/// The user's own file, whether or not it is there; none where nobody says who the user is.
+pub(super) fn own(vars: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let nonempty = |name| vars(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = nonempty("XDG_CONFIG_HOME").or_else(|| nonempty("HOME").map(|home| home.join(".config")));
+    home.map(|home| home.join("holdfast/holdfast.toml"))
 }
 
 /// The file cannot be read.

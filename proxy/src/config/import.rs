@@ -1,17 +1,126 @@
 //! `[import] mcp_servers`: the files that MCP clients keep their servers in, used as they are.
 
+mod dialect;
+mod entry;
+mod names;
+mod tree;
+mod variables;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use holdfast_policy::{Document, Problem, Section};
-use reqwest::Url;
+use holdfast_policy::{Problem, Section, Severity};
 
-use super::{
-    convert,
-    servers::{self, ServerConfig, Surroundings, Transport},
+use self::{
+    dialect::Listed,
+    entry::{Around, Meaning},
 };
+pub(crate) use self::{
+    dialect::{Client, On, folder_of},
+    names::{free as free_name, plain as plain_name},
+    tree::{Data, Node, Syntax, jsonc},
+};
+use super::servers::{self, ServerConfig, Surroundings, Transport};
+
+/// A server that stands in a client's file.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What it is called there.
+    pub(crate) name: String,
+    /// The names under which it stands there.
+    pub(crate) path: Vec<String>,
+    /// The project it belongs to; none for one of the user.
+    pub(crate) project: Option<PathBuf>,
+    /// Its settings, as they are written.
+    pub(crate) node: Node,
+    /// What it is to us.
+    pub(crate) what: What,
+    /// What is wrong with it, or not used of it.
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// What an entry of a client's file is to us.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// A server.
+    Server(Transport),
+    /// Holdfast itself.
+    Ourselves,
+    /// Switched off.
+    Off,
+    /// It cannot be used; its problems say why.
+    Unusable,
+}
+
+/// Where entries are read.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    /// The environment.
+    pub(crate) vars: &'a dyn Fn(&str) -> Option<String>,
+    /// Our own address, which must not stand behind ourselves.
+    pub(crate) mcp: Option<SocketAddr>,
+}
+
+/// All entries of the file at `path`, which holds `text`. None: it has no place for servers at all.
+///
+/// # Errors
+/// What makes the file as a whole unreadable.
+pub(crate) fn entries(path: &Path, text: &str, reading: Reading<'_>) -> Result<Option<Vec<Found>>, Problem> {
+    let client = Client::of(path);
+    let file = path.display().to_string();
+    let tree = Node::parse(text, client.syntax()).map_err(|broken| broken.problem(&file, text))?;
+    let home = (reading.vars)("HOME").map(PathBuf::from);
+    let Some(listed) = client.listed(path, home.as_deref(), &tree) else { return Ok(None) };
+    twice(&listed, &file, text)?;
+    let folder = folder_of(path);
+    let around = Around { file: &file, text, client, folder: &folder, vars: reading.vars, mcp: reading.mcp };
+    Ok(Some(listed.iter().map(|listed| found(listed, &around)).collect()))
+}
+
+fn found(listed: &Listed<'_>, around: &Around<'_>) -> Found {
+    let (what, problems) = match listed.on {
+        On::No => (What::Off, Vec::new()),
+        On::Yes => {
+            let (meaning, problems) = entry::read(listed, around);
+            let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+            let what = match meaning {
+                Meaning::Server(_) | Meaning::Nothing if failed => What::Unusable,
+                Meaning::Server(transport) => What::Server(transport),
+                Meaning::Ourselves => What::Ourselves,
+                Meaning::Nothing => What::Unusable,
+            };
+            (what, problems)
+        }
+    };
+    Found {
+        name: listed.member.key.clone(),
+        path: listed.path.clone(),
+        project: listed.project.clone(),
+        node: listed.member.node.clone(),
+        what,
+        problems,
+    }
+}
+
+/// JSON lets a name stand twice, and readers disagree about which one counts.
+fn twice(listed: &[Listed<'_>], file: &str, text: &str) -> Result<(), Problem> {
+    for (n, one) in listed.iter().enumerate() {
+        let same = |other: &&Listed<'_>| other.path == one.path && other.member.key == one.member.key;
+        if listed[..n].iter().any(|other| same(&other)) {
+            let message = format!("duplicate key: `{}` stands here twice", one.member.key);
+            let hint = "rename or delete one of the two".to_owned();
+            return Err(tree::problem(file, text, one.member.key_at.start, (Severity::Error, message, hint)));
+        }
+    }
+    Ok(())
+}
 
 /// `problems` gets those of the imported files; what is wrong with the list itself is recorded in the document.
 pub(super) fn read(
@@ -24,8 +133,8 @@ pub(super) fn read(
     section.finish();
     let mut imported: Vec<ServerConfig> = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        let path = around.base.join(at_home(file, around));
-        let text = match std::fs::read_to_string(&path) {
+        let path = around.base.join(at_home(file, around.vars));
+        let text = match (around.open)(&path) {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("{} cannot be read: {error}", path.display());
@@ -34,15 +143,12 @@ pub(super) fn read(
                 continue;
             }
         };
-        let (found, found_problems) = file_content(&path, &text, around);
-        problems.extend(found_problems);
-        for server in found {
-            if imported.iter().any(|other| other.name == server.name) {
-                let message = format!("`{}` of {} is also in an earlier file", server.name, path.display());
-                section.problem_in("mcp_servers", index, message, "rename it in one of the files");
-            } else {
-                imported.push(server);
+        match entries(&path, &text, Reading { vars: around.vars, mcp: around.mcp }) {
+            Ok(Some(found)) => {
+                take(found, &Source { path: &path, text: &text, base: around.base }, &mut imported, problems)
             }
+            Ok(None) => problems.push(no_place(&path, &text)),
+            Err(problem) => problems.push(problem),
         }
     }
     imported
@@ -50,206 +156,100 @@ pub(super) fn read(
 
 /// The files that are imported, there or not.
 pub(super) fn files(root: &Section<'_>, base: &Path, vars: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    let around = Surroundings { base, vars, mcp: None };
     let named = root.section("import").and_then(|section| section.value("mcp_servers"));
     let named = named.and_then(|named| Some(named.as_array()?.clone())).unwrap_or_default();
-    named.iter().filter_map(|file| Some(base.join(at_home(file.as_str()?, &around)))).collect()
+    named.iter().filter_map(|file| Some(base.join(at_home(file.as_str()?, vars)))).collect()
 }
 
-fn at_home(file: &str, around: &Surroundings<'_>) -> PathBuf {
-    match (file.strip_prefix("~/"), (around.vars)("HOME")) {
+fn no_place(path: &Path, text: &str) -> Problem {
+    let file = path.display().to_string();
+    let message = format!("{file} lists no servers");
+    let hint = "it needs an object `mcpServers`, `servers`, or (TOML) `mcp_servers`".to_owned();
+    tree::problem(&file, text, 0, (Severity::Error, message, hint))
+}
+
+/// Reads a file as configurations do.
+pub(super) fn open(path: &Path) -> io::Result<String> {
+    std::fs::read_to_string(path)
+}
+
+fn at_home(file: &str, vars: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    match (file.strip_prefix("~/"), vars("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => PathBuf::from(file),
     }
 }
 
-fn file_content(path: &Path, text: &str, around: &Surroundings<'_>) -> (Vec<ServerConfig>, Vec<Problem>) {
-    let name = path.display().to_string();
-    let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-    let folder = project_of(path);
-    let around = Surroundings { base: &folder, ..*around };
-    if is_toml {
-        return match Document::parse(&name, text, around.vars) {
-            Ok(document) => {
-                let found = entries(&document.root(), &around, path);
-                (found, document.into_problems())
-            }
-            Err(problems) => (Vec::new(), problems),
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+    base: &'a Path,
+}
+
+/// Takes what a file has, under names that are free.
+fn take(
+    mut found: Vec<Found>,
+    from: &Source<'_>,
+    imported: &mut Vec<ServerConfig>,
+    problems: &mut Vec<Problem>,
+) {
+    problems.extend(strangers(&mut found, from));
+    // What Claude Code knows about a single project is closer than what it knows about the user.
+    found.sort_by_key(|one| one.path.len() < 3);
+    let mut local: Vec<String> = Vec::new();
+    for one in found {
+        let warn = |message: String, hint: &str| {
+            let file = from.path.display().to_string();
+            tree::problem(&file, from.text, one.node.at.start, (Severity::Warning, message, hint.to_owned()))
         };
+        if one.path.len() < 3 && local.contains(&one.name) {
+            continue;
+        }
+        if one.path.len() == 3 {
+            local.push(one.name.clone());
+        }
+        if matches!(one.what, What::Ourselves) {
+            problems.push(warn(format!("`{}` is Holdfast itself and was left out", one.name), ""));
+        }
+        problems.extend(one.problems.iter().cloned());
+        let What::Server(transport) = &one.what else { continue };
+        let plain = plain_name(&one.name);
+        if imported.iter().any(|other| other.name == plain && other.transport == *transport) {
+            continue;
+        }
+        let name = free_name(&plain, &|name| imported.iter().any(|other| other.name == name));
+        if name != one.name {
+            let why = if name == plain { "" } else { ", since another server has that name" };
+            let message = format!("`{}` is called `{name}` here{why}", one.name);
+            problems.push(warn(message, "rules and tool names use the latter"));
+        }
+        imported.push(ServerConfig::plain(name, transport.clone()));
     }
-    let places = convert::Places { home: (around.vars)("HOME"), folder: folder.display().to_string() };
-    let converted = match convert::json(text, &places) {
-        Ok(converted) => converted,
-        Err(problem) => return (Vec::new(), vec![Problem { file: name, ..problem }]),
+}
+
+/// Leaves out what Claude Code knows about other projects than the one that the configuration lies in, and says so once
+/// for each project.
+fn strangers(found: &mut Vec<Found>, from: &Source<'_>) -> Vec<Problem> {
+    let is_strange = |one: &Found| {
+        one.path.len() == 3 && one.project.as_ref().is_some_and(|project| !from.base.starts_with(project))
     };
-    let (found, mut problems) = match Document::parse(&name, &converted, around.vars) {
-        Ok(document) => {
-            let root = document.root();
-            let found =
-                root.section(convert::ROOT).map(|root| entries(&root, &around, path)).unwrap_or_default();
-            (found, document.into_problems())
+    let mut told: Vec<(String, Vec<String>, usize)> = Vec::new();
+    for one in found.extract_if(.., |one| is_strange(one)) {
+        if !matches!(one.what, What::Server(_) | What::Unusable) {
+            continue;
         }
-        Err(problems) => (Vec::new(), problems),
+        let project = one.path[1].clone();
+        match told.iter_mut().find(|(told, ..)| *told == project) {
+            Some((_, names, _)) => names.push(one.name),
+            None => told.push((project, vec![one.name], one.node.at.start)),
+        }
+    }
+    let file = from.path.display().to_string();
+    let problem = |(project, names, at): (String, Vec<String>, usize)| {
+        let message = format!("of the project {project}, and so left out here: {}", names.join(", "));
+        let hint =
+            "a holdfast.toml in that folder would have them; or copy them into [servers.NAME]".to_owned();
+        tree::problem(&file, from.text, at, (Severity::Warning, message, hint))
     };
-    problems.iter_mut().for_each(|problem| convert::restore(problem, text));
-    (found, problems)
-}
-
-/// The directory that relative paths in an imported file mean: the project, not the editor's folder in it.
-fn project_of(path: &Path) -> PathBuf {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let is_editors = folder
-        .file_name()
-        .is_some_and(|name| [".vscode", ".cursor", ".codex"].iter().any(|one| *one == name));
-    match folder.parent() {
-        Some(parent) if is_editors => parent.to_owned(),
-        _ => folder.to_owned(),
-    }
-}
-
-/// `mcpServers` (Claude, Cursor, Gemini), `servers` (VS Code), `mcp_servers` (Codex).
-const ROOTS: [&str; 3] = ["mcpServers", "servers", "mcp_servers"];
-
-fn entries(root: &Section<'_>, around: &Surroundings<'_>, path: &Path) -> Vec<ServerConfig> {
-    let Some(key) = ROOTS.into_iter().find(|key| root.has(key)) else {
-        root.problem(
-            "",
-            format!("{} lists no servers", path.display()),
-            "it needs an object `mcpServers`, `servers`, or (TOML) `mcp_servers`",
-        );
-        return Vec::new();
-    };
-    root.named(key).into_iter().filter_map(|(name, section)| entry(&name, &section, around)).collect()
-}
-
-fn entry(name: &str, section: &Section<'_>, around: &Surroundings<'_>) -> Option<ServerConfig> {
-    let off = section.boolean("disabled") == Some(true) || section.boolean("enabled") == Some(false);
-    if off {
-        return None;
-    }
-    let kinds = ["stdio", "http", "streamable-http", "streamableHttp", "sse"];
-    let kind = section.one_of("type", &kinds.map(|kind| (kind, kind)));
-    if kind == Some("sse") {
-        section.problem(
-            "type",
-            "the old SSE transport is not supported",
-            "most servers offer streamable HTTP too: \"type\": \"http\" with the server's /mcp address",
-        );
-        return None;
-    }
-    let mut transport = match ["httpUrl", "serverUrl"].into_iter().find(|key| section.has(key)) {
-        Some(key) => other_url(section, key),
-        None => servers::transport(section, around),
-    }?;
-    if let Transport::Http { headers, .. } = &mut transport {
-        codex_headers(section, headers, around);
-    }
-    warn_unused(section);
-    if is_ourselves(&transport, around.mcp) {
-        section.warn("", format!("`{name}` is Holdfast itself and was left out"), "");
-        return None;
-    }
-    let plain = plain_name(name);
-    if let Err((what, hint)) = servers::check_name(&plain) {
-        section.problem("", format!("`{name}` cannot be the name of a server: {what}"), hint);
-        return None;
-    }
-    if plain != name {
-        section.warn("", format!("`{name}` is called `{plain}` here"), "rules and tool names use the latter");
-    }
-    Some(ServerConfig::plain(plain, transport))
-}
-
-fn other_url(section: &Section<'_>, key: &str) -> Option<Transport> {
-    let url = section.string(key)?;
-    let headers = section.string_map("headers").unwrap_or_default();
-    match Url::parse(&url) {
-        Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => {
-            Some(Transport::Http { url: parsed.to_string(), headers: headers.into_iter().collect() })
-        }
-        _ => {
-            section.problem(
-                key,
-                format!("`{key}` is not an http or https address"),
-                "write \"https://host/path\"",
-            );
-            None
-        }
-    }
-}
-
-/// Codex names the variable instead of the value.
-fn codex_headers(section: &Section<'_>, headers: &mut Vec<(String, String)>, around: &Surroundings<'_>) {
-    headers.extend(section.string_map("http_headers").unwrap_or_default());
-    let mut from_variable =
-        |key: &str, header: String, variable: &str, prefix: &str| match (around.vars)(variable) {
-            Some(value) => headers.push((header, format!("{prefix}{value}"))),
-            None => section.problem(
-                key,
-                format!("the environment variable `{variable}` is not set"),
-                format!("set {variable} where `holdfast serve` runs"),
-            ),
-        };
-    if let Some(variable) = section.string("bearer_token_env_var") {
-        from_variable("bearer_token_env_var", "Authorization".to_owned(), &variable, "Bearer ");
-    }
-    for (header, variable) in section.string_map("env_http_headers").unwrap_or_default() {
-        from_variable("env_http_headers", header, &variable, "");
-    }
-}
-
-/// What was read, and what has no meaning for a proxy.
-const UNDERSTOOD: [&str; 20] = [
-    "type",
-    "disabled",
-    "enabled",
-    "command",
-    "args",
-    "env",
-    "cwd",
-    "url",
-    "headers",
-    "httpUrl",
-    "serverUrl",
-    "http_headers",
-    "bearer_token_env_var",
-    "env_http_headers",
-    "description",
-    "gallery",
-    "version",
-    "name",
-    "icon",
-    "alwaysAllow",
-];
-
-fn warn_unused(section: &Section<'_>) {
-    for key in section.keys().filter(|key| !UNDERSTOOD.contains(key)) {
-        section.warn(
-            key,
-            format!("`{key}` of an imported server has no effect here"),
-            "what Holdfast has for it stands in holdfast.toml: [servers.NAME], [defaults] and [[rule]]",
-        );
-    }
-}
-
-/// A client that uses Holdfast may have it in the very file that Holdfast imports.
-fn is_ourselves(transport: &Transport, mcp: Option<SocketAddr>) -> bool {
-    match transport {
-        Transport::Stdio { command, args, .. } => {
-            let program = Path::new(command).file_stem().is_some_and(|stem| stem == "holdfast");
-            program && args.first().is_some_and(|arg| arg == "stdio" || arg == "serve")
-        }
-        Transport::Http { url, .. } => Url::parse(url).is_ok_and(|url| {
-            let port = url.port_or_known_default();
-            servers::is_loopback(&url) && mcp.is_some_and(|mcp| mcp.port() != 0 && port == Some(mcp.port()))
-        }),
-    }
-}
-
-/// As clients themselves do: every other character becomes `_`, and `__` stays free for `server__tool`.
-fn plain_name(name: &str) -> String {
-    let mapped: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    let parts: Vec<&str> = mapped.split('_').filter(|part| !part.is_empty()).collect();
-    parts.join("_")
+    told.into_iter().map(problem).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -136,10 +136,30 @@ pub(super) struct Surroundings<'a> {
     pub(super) vars: &'a dyn Fn(&str) -> Option<String>,
     /// Our own address, which must not stand behind ourselves.
     pub(super) mcp: Option<SocketAddr>,
+    /// Reads an imported file.
+    pub(super) open: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+/// Who hears what is wrong with a server: a table of our own file, or an entry of an imported one.
+pub(super) trait Hears {
+    /// An error at `key`.
+    fn problem(&self, key: &str, message: impl Into<String>, hint: impl Into<String>);
+    /// A warning, likewise.
+    fn warn(&self, key: &str, message: impl Into<String>, hint: impl Into<String>);
+}
+
+impl Hears for Section<'_> {
+    fn problem(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        Section::problem(self, key, message, hint);
+    }
+
+    fn warn(&self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        Section::warn(self, key, message, hint);
+    }
 }
 
 /// An aggregated name `server__tool` has at most 128 characters; this leaves at least half of them to the tool.
-const LONGEST_NAME: usize = 62;
+pub(super) const LONGEST_NAME: usize = 62;
 
 /// `problems` gets those of imported files; the others are recorded in the document.
 pub(super) fn read(
@@ -262,7 +282,7 @@ fn misplaced(section: &Section<'_>, keys: &[&str], message: &str, hint: &str) {
 }
 
 /// A program in `PATH`, or an absolute path.
-pub(super) fn program(section: &Section<'_>, command: String, base: &Path) -> Option<String> {
+pub(super) fn program(section: &impl Hears, command: String, base: &Path) -> Option<String> {
     if command.trim().is_empty() || command.contains('\0') {
         section.problem("command", "`command` names no program", "write the program's name or path");
         return None;
@@ -283,7 +303,7 @@ pub(super) fn program(section: &Section<'_>, command: String, base: &Path) -> Op
     Some(command)
 }
 
-fn environment(section: &Section<'_>, env: BTreeMap<String, String>) -> Vec<(String, String)> {
+pub(super) fn environment(section: &impl Hears, env: BTreeMap<String, String>) -> Vec<(String, String)> {
     for (name, value) in &env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             section.problem(
@@ -308,7 +328,7 @@ const OURS: [&str; 8] = [
     "transfer-encoding",
 ];
 
-fn fields(section: &Section<'_>, headers: BTreeMap<String, String>) -> Vec<(String, String)> {
+pub(super) fn fields(section: &impl Hears, headers: BTreeMap<String, String>) -> Vec<(String, String)> {
     for (name, value) in &headers {
         if HeaderName::try_from(name).is_err() {
             section.problem(
@@ -331,7 +351,7 @@ fn fields(section: &Section<'_>, headers: BTreeMap<String, String>) -> Vec<(Stri
     headers.into_iter().collect()
 }
 
-fn address(section: &Section<'_>, text: &str) -> Option<String> {
+pub(super) fn address(section: &impl Hears, text: &str) -> Option<String> {
     let shape = "write \"https://host/path\" or \"http://127.0.0.1:PORT/path\"";
     let Ok(url) = Url::parse(text.trim()) else {
         section.problem("url", "`url` is not an address", shape);
