@@ -21,6 +21,8 @@ use std::{
 
 use holdfast_policy::{Approver, Document, Policy, Problem, Severity};
 
+#[cfg(test)]
+pub(crate) use self::servers::Http;
 pub(crate) use self::{
     current::Current,
     intake::Intake,
@@ -28,7 +30,7 @@ pub(crate) use self::{
     notify::{Reach, Secret, SinkConfig, Way},
     people::{Agent, Operator, Role},
     proxy::TrustedProxy,
-    servers::{Breaker, ServerConfig, Share, Transport},
+    servers::{Breaker, Patience, ServerConfig, Share, Transport},
     store::{Place, StoreConfig},
 };
 

@@ -449,6 +449,7 @@ const PAGES: &[(&str, &str)] = pages![
     "unauthorized",
     "unknown-server",
     "unknown-tool",
+    "upstream-hung",
     "upstream-session-expired",
     "upstream-spawn-failed",
     "upstream-unauthorized",

@@ -27,7 +27,7 @@ pub(crate) use self::{
     names::{free as free_name, plain as plain_name},
     tree::{Data, Node, Syntax, jsonc},
 };
-use super::servers::{self, ServerConfig, Surroundings, Transport};
+use super::servers::{ServerConfig, Surroundings, Transport};
 
 /// A server that stands in a client's file.
 #[derive(Debug)]

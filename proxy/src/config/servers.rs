@@ -23,6 +23,8 @@ pub(crate) struct ServerConfig {
     pub(crate) transport: Transport,
     /// Whether its names are shown as `name__tool`; else as they are, where nobody else has them.
     pub(crate) prefix: bool,
+    /// Where it is reached by HTTP: which transport, and how we sign in.
+    pub(crate) http: Http,
     /// Who shares a process or session.
     pub(crate) share: Share,
     /// Whether `readOnlyHint` and `idempotentHint` of its tools count.
@@ -31,6 +33,8 @@ pub(crate) struct ServerConfig {
     pub(crate) unexecuted: Vec<i64>,
     /// When it is left alone for a while.
     pub(crate) breaker: Breaker,
+    /// How long it may say nothing.
+    pub(crate) patience: Patience,
 }
 
 impl ServerConfig {
@@ -40,10 +44,12 @@ impl ServerConfig {
             name,
             transport,
             prefix: true,
+            http: Http::default(),
             share: Share::All,
             trust_annotations: false,
             unexecuted: Vec::new(),
             breaker: Breaker::default(),
+            patience: Patience::default(),
         }
     }
 
@@ -128,6 +134,29 @@ impl Default for Breaker {
     }
 }
 
+/// How a server by HTTP is spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Http {
+    /// Whether it is known to speak the transport of 2024-11-05; else that is found out.
+    pub(crate) old: bool,
+}
+
+/// What becomes of a server that takes requests and answers nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// After so many milliseconds without a word it gets no new calls; none: it always does.
+    pub(crate) hung_ms: Option<u64>,
+    /// So many milliseconds later it is started anew, and after five times as many also where calls wait for it; none:
+    /// never.
+    pub(crate) restart_ms: Option<u64>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { hung_ms: Some(30_000), restart_ms: Some(60_000) }
+    }
+}
+
 /// What reading a server needs to know besides its own table.
 pub(super) struct Surroundings<'a> {
     /// Where relative paths start.
@@ -175,6 +204,7 @@ pub(super) fn read(
         }
         let same = imported.iter().position(|server| server.name == name).map(|at| imported.remove(at));
         let own = ["command", "url"].iter().any(|key| section.has(key));
+        let imported_old = same.as_ref().is_some_and(|same| same.http.old);
         let transport = match same {
             Some(same) if !own => Some(same.transport),
             Some(_) => {
@@ -187,7 +217,10 @@ pub(super) fn read(
             }
             None => transport(&section, around),
         };
-        let server = settings(&section, name, transport);
+        let mut server = settings(&section, name, transport);
+        if let Some(server) = &mut server {
+            server.http.old |= imported_old;
+        }
         section.finish();
         servers.extend(server);
     }
@@ -198,11 +231,23 @@ pub(super) fn read(
 fn settings(section: &Section<'_>, name: String, transport: Option<Transport>) -> Option<ServerConfig> {
     let choices = [("all", Share::All), ("session", Share::Session), ("principal", Share::Principal)];
     let share = section.one_of("share", &choices).unwrap_or(Share::All);
+    let http = http(section, transport.as_ref());
     let prefix = section.boolean("prefix").unwrap_or(true);
     let trust_annotations = section.boolean("trust_annotations").unwrap_or(false);
     let unexecuted = codes(section);
     let breaker = breaker(section);
-    Some(ServerConfig { name, transport: transport?, prefix, share, trust_annotations, unexecuted, breaker })
+    let patience = patience(section);
+    Some(ServerConfig {
+        name,
+        transport: transport?,
+        prefix,
+        http,
+        share,
+        trust_annotations,
+        unexecuted,
+        breaker,
+        patience,
+    })
 }
 
 /// What is wrong with a name, and what to do. With these rules `a__b` + `c` and `a` + `b__c` cannot meet: the first
@@ -424,6 +469,35 @@ fn breaker(section: &Section<'_>) -> Breaker {
     breaker.open_ms = span(&section, "open").unwrap_or(breaker.open_ms);
     section.finish();
     breaker
+}
+
+fn http(section: &Section<'_>, transport: Option<&Transport>) -> Http {
+    let choices = [("stdio", "stdio"), ("http", "http"), ("sse", "sse")];
+    let kind = section.one_of("type", &choices);
+    match (kind, transport) {
+        (Some("stdio"), Some(Transport::Http { .. })) => {
+            section.problem("type", "a server with `url` is not reached by stdio", "delete `type`");
+        }
+        (Some("http" | "sse"), Some(Transport::Stdio { .. })) => {
+            section.problem("type", "a server with `command` is reached by stdio", "delete `type`");
+        }
+        _ => {}
+    }
+    Http { old: kind == Some("sse") }
+}
+
+fn patience(section: &Section<'_>) -> Patience {
+    let mut patience = Patience::default();
+    let Some(section) = section.section("hung") else { return patience };
+    for (key, place) in [("after", &mut patience.hung_ms), ("restart", &mut patience.restart_ms)] {
+        if section.value(key).is_some_and(|value| value == "off") {
+            *place = None;
+        } else {
+            *place = span(&section, key).or(*place);
+        }
+    }
+    section.finish();
+    patience
 }
 
 fn span(section: &Section<'_>, key: &str) -> Option<u64> {

@@ -17,7 +17,7 @@ use hyper::{
 };
 
 use super::{
-    http::Accepts,
+    http::{Accepts, Prefers},
     listen::Link,
     patience::{Broken, Patient},
     problem::Problem,
@@ -225,7 +225,7 @@ pub(super) fn answer(
     message: String,
     receipt: Receipt,
 ) -> Response<Outgoing> {
-    if accepts.json || status != StatusCode::OK {
+    if status != StatusCode::OK || (accepts.json && accepts.first == Prefers::Json) || !accepts.events {
         return json(status, message, Notice::to(link, receipt));
     }
     let event = Event::Last(message_event(&message), receipt);

@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Front,
+    Front, absent,
     body::{self, Outgoing},
     deliver::{self, Output},
     era::{self, Era},
@@ -165,6 +165,9 @@ async fn begin(
         tools::WAIT => collect(front, link, asked, &arguments, progress_token).await,
         tools::STATUS => Err(Refusal::Answer(status(front, asked, &arguments).await?)),
         _ => {
+            if let Some(state) = absent::asked(&front.upstreams, &asked.caller, &name).await {
+                return Err(Refusal::Answer(deliver::result(&asked.id, &state, asked.era, &[])));
+            }
             let (server, tool, output) = resolve(front, asked, &name, &arguments).await?;
             let of = server.clone();
             let explicit_key = explicit_key(&meta, asked.header_key.as_deref())?;

@@ -21,6 +21,7 @@
 //! | `stream` | event streams |
 //! | `body`, `patience`, `problem` | bodies and refusals |
 
+mod absent;
 mod asks;
 mod body;
 mod call;

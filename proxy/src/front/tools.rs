@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
+    absent,
     era::{Era, META_SERVER},
     rpc,
 };
@@ -198,8 +199,10 @@ async fn listed(upstreams: &Upstreams, caller: &Caller) -> Vec<(Arc<Upstream>, A
                 tracing::warn!(
                     server = upstream.name(),
                     code = unsent.code,
-                    "its tools are left out of the list"
+                    "its tools are not known: one that says so stands for them"
                 );
+                let stand_in = absent::stand_in(&upstream, &unsent);
+                lists.push((upstream, stand_in));
             }
         }
     }

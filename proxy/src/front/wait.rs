@@ -358,7 +358,7 @@ fn events_of(messages: &[String]) -> Event {
 
 /// Waits and gives the whole response.
 pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
-    let Accepts { json, events } = waiting.asked.accepts;
+    let Accepts { json, events, .. } = waiting.asked.accepts;
     let plain_until = tokio::time::sleep(if json { PLAIN_WITHIN } else { Duration::ZERO });
     let mut plain_until = std::pin::pin!(plain_until);
     loop {

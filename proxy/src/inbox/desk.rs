@@ -117,6 +117,9 @@ pub(crate) struct ServerHealth {
     pub(crate) last_error: Option<String>,
     /// How often it was started or connected again.
     pub(crate) restarts: u64,
+    /// The last lines that it wrote to stderr, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stderr: Vec<String>,
 }
 
 impl Desk for Arc<Driver> {
@@ -184,5 +187,6 @@ fn health(upstream: &Upstream) -> ServerHealth {
         since: health.since.0,
         last_error: health.last_error,
         restarts: health.restarts,
+        stderr: upstream.last_words(),
     }
 }

@@ -57,6 +57,7 @@ impl Desk for Recorder {
             since: 1,
             last_error: None,
             restarts: 0,
+            stderr: Vec::new(),
         }]
     }
 

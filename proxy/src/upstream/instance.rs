@@ -1,6 +1,7 @@
 //! One process or session of a server, kept alive: opened when wanted, reopened with growing pauses, ended when idle.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex, OnceLock, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
@@ -20,16 +21,19 @@ use super::{
     catalog::Catalog,
     client,
     era::Opening,
+    health::{self, Pulse},
     link::{Link, NotOpen, Offer},
     peer::Peer,
     pipe::Pipe,
-    process::{Recipe, start},
+    process::{LastWords, Recipe, start},
     web::{Address, Web},
 };
 use crate::config::{ServerConfig, Transport};
 
 /// How long a server may take from its start to its list of tools.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long anybody waits for a server that could not be opened when it was tried last.
+const KNOWN_LIMIT: Duration = Duration::from_secs(1);
 /// A connection that lived this long, or brought an answer, is no sign of a server that cannot live.
 const HEALTHY: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -53,6 +57,8 @@ pub(super) struct Shared {
     address: OnceLock<Result<Arc<Address>, String>>,
     judge: Judge,
     audiences: Audiences,
+    /// Of the latest processes, the newest last.
+    words: Mutex<VecDeque<Arc<LastWords>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -80,7 +86,25 @@ impl Shared {
             address: OnceLock::new(),
             judge,
             audiences,
+            words: Mutex::default(),
         }
+    }
+
+    /// What the server wrote to stderr last, the newest line last.
+    pub(super) fn last_words(&self) -> Vec<String> {
+        let words = self.words.lock().expect("nothing panics while it holds the words");
+        let mut lines: Vec<String> = words.iter().flat_map(|words| words.lines()).collect();
+        lines.drain(..lines.len().saturating_sub(LastWords::LINES));
+        lines
+    }
+
+    fn hears(&self, process: &Arc<LastWords>) {
+        let mut words = self.words.lock().expect("nothing panics while it holds the words");
+        // The one before may have said why there is another one now.
+        while words.len() > 1 {
+            words.pop_front();
+        }
+        words.push_back(process.clone());
     }
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
@@ -197,16 +221,21 @@ impl Shared {
         let failed = |code, what: String| Unsent { code, message: format!("server `{}`: {what}", self.name) };
         let origin = Origin { server: self.name.clone(), sharer: sharer.clone() };
         let peer = Peer::new(origin, self.audiences.clone());
-        match &self.config().transport {
+        let config = self.config();
+        match &config.transport {
             Transport::Stdio { command, args, env, cwd } => {
                 let recipe = Recipe { server: &self.name, command, args, env, cwd: cwd.as_deref() };
                 let process = start(&recipe).map_err(|what| failed("upstream-spawn-failed", what))?;
+                self.hears(&process.last_words);
                 Ok(Link::pipe(Pipe::attach(peer, process)))
             }
             Transport::Http { url, headers } => {
                 let address = self
                     .address
-                    .get_or_init(|| Address::new(self.name.clone(), url, headers).map(Arc::new))
+                    .get_or_init(|| {
+                        let address = Address::new(self.name.clone(), url, headers)?;
+                        Ok(Arc::new(if config.http.old { address.is_old() } else { address }))
+                    })
                     .clone()
                     .map_err(|what| failed("upstream-unreachable", what))?;
                 Ok(Link::web(Web::new(peer, address)))
@@ -273,6 +302,9 @@ pub(super) struct Instance {
     /// Answers since the latest connection was opened.
     answers: AtomicU64,
     used: Mutex<Instant>,
+    pulse: Pulse,
+    /// Attempts to open it that failed, one after another.
+    vain: AtomicU64,
     stop: CancellationToken,
     stopped: CancellationToken,
 }
@@ -289,6 +321,8 @@ impl Instance {
             lives: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             used: Mutex::new(Instant::now()),
+            pulse: Pulse::default(),
+            vain: AtomicU64::new(0),
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
@@ -345,13 +379,32 @@ impl Instance {
                 }
             }
         };
-        // A little more than an attempt takes, so that its own words are heard.
-        match timeout(START_LIMIT + Duration::from_millis(500), opened).await {
+        // A little more than an attempt takes, so that its own words are heard. Of one that is known to be in trouble they
+        // have been heard.
+        let troubled = self.vain.load(Ordering::Relaxed) > 0;
+        let limit = if troubled { KNOWN_LIMIT } else { START_LIMIT + Duration::from_millis(500) };
+        match timeout(limit, opened).await {
             Ok(opened) => opened,
+            Err(_) if troubled => Err(self.trouble().unwrap_or_else(|| {
+                unsent(format!("server `{server}` is being started again, and is not ready yet"))
+            })),
             Err(_) => {
                 Err(unsent(format!("server `{server}` was not ready within {} s", START_LIMIT.as_secs())))
             }
         }
+    }
+
+    /// Why the latest attempt to open it failed.
+    fn trouble(&self) -> Option<Unsent> {
+        match &*self.status.borrow() {
+            Status::Down(trouble) => trouble.clone(),
+            Status::Up(..) | Status::Stopped => None,
+        }
+    }
+
+    /// Why nothing is sent there now, although it is open.
+    pub(super) fn hung(&self, server: &str) -> Option<Unsent> {
+        self.pulse.hung(server)
     }
 
     /// Notes that the connection is of use.
@@ -394,6 +447,7 @@ impl Instance {
                 Err((unsent, link)) => {
                     failures += 1;
                     self.failed.fetch_add(1, Ordering::Relaxed);
+                    self.vain.fetch_add(1, Ordering::Relaxed);
                     if !self.stop.is_cancelled() {
                         shared.complain(&unsent.message, failures);
                     }
@@ -469,6 +523,7 @@ impl Instance {
     async fn live(&self, shared: &Shared, link: Link, offer: Offer) -> Life {
         let opened = Instant::now();
         self.answers.store(0, Ordering::Relaxed);
+        self.vain.store(0, Ordering::Relaxed);
         shared.report(HealthState::Up, None);
         if self.lives.fetch_add(1, Ordering::Relaxed) > 0 {
             shared.restarted();
@@ -482,10 +537,15 @@ impl Instance {
             }
         }
         let news = tokio::spawn(link.clone().listen(offer));
+        let mut watch = std::pin::pin!(health::watch(shared, &link, &self.pulse));
         loop {
             tokio::select! {
                 () = link.over().cancelled() => break,
                 () = self.stop.cancelled() => break,
+                health::GivenUp = &mut watch => {
+                    link.stop().await;
+                    break;
+                }
                 () = link.peer().list_changed.notified() => tokio::select! {
                     () = relist(shared, &link) => {}
                     () = link.over().cancelled() => break,
@@ -494,6 +554,7 @@ impl Instance {
             }
         }
         news.abort();
+        self.pulse.reset();
         self.status.send_replace(Status::Down(None));
         if self.stop.is_cancelled() {
             link.stop().await;

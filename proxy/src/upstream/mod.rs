@@ -6,6 +6,7 @@ mod client;
 mod era;
 mod flight;
 mod headers;
+mod health;
 mod instance;
 mod lines;
 mod link;
@@ -178,6 +179,8 @@ pub(crate) enum HealthState {
     Starting,
     /// Ready for calls.
     Up,
+    /// It takes requests and answers nothing.
+    Hung,
     /// It cannot be used; it is tried again, with growing pauses or when it is wanted.
     Down,
     /// Holdfast is stopping.
@@ -191,6 +194,7 @@ impl HealthState {
             Self::Idle => "idle",
             Self::Starting => "starting",
             Self::Up => "up",
+            Self::Hung => "hung",
             Self::Down => "down",
             Self::Stopped => "stopped",
         }

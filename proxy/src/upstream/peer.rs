@@ -74,6 +74,7 @@ pub(super) struct Peer {
     /// Sends a message that answers a question of the server.
     say: OnceLock<Box<dyn Fn(String) + Send + Sync>>,
     in_garbage: AtomicBool,
+    heard: AtomicU64,
 }
 
 struct Waiting {
@@ -112,6 +113,7 @@ impl Peer {
             audiences,
             say: OnceLock::new(),
             in_garbage: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
         }
     }
 
@@ -143,6 +145,11 @@ impl Peer {
     /// Requests of agents that wait for their answers.
     pub(super) fn calls(&self) -> usize {
         self.table().waiting.values().filter(|waiting| waiting.purpose != Purpose::Housekeeping).count()
+    }
+
+    /// How many messages came.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Notes that nobody insists on this answer any more. False if it is not awaited.
@@ -192,6 +199,7 @@ impl Peer {
     /// Takes in one message, or a batch, and returns what is to be replied at once. `stream` is the request on whose
     /// stream it came, where there is such a thing.
     pub(super) fn incoming(self: &Arc<Self>, text: &str, stream: Option<RequestId>) -> Vec<String> {
+        self.heard.fetch_add(1, Ordering::Relaxed);
         let mut replies = Vec::new();
         if text.trim_start().starts_with('[')
             && let Ok(batch) = serde_json::from_str::<Vec<&RawValue>>(text)

@@ -112,7 +112,7 @@ fn inherited() -> impl Iterator<Item = (OsString, OsString)> {
 pub(super) struct LastWords(Mutex<VecDeque<String>>);
 
 impl LastWords {
-    const LINES: usize = 20;
+    pub(super) const LINES: usize = 20;
 
     fn hear(&self, line: String) {
         let mut lines = self.0.lock().expect("nothing panics while it holds the lines");
@@ -120,6 +120,11 @@ impl LastWords {
             lines.pop_front();
         }
         lines.push_back(line);
+    }
+
+    /// The lines, the newest last.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("nothing panics while it holds the lines").iter().cloned().collect()
     }
 
     /// `; its last words: ...`, or nothing.

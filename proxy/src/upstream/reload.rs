@@ -114,7 +114,11 @@ impl Upstreams {
         if was_open && *before == *config {
             return None;
         }
-        if was_open && before.transport == config.transport && before.share == config.share {
+        if was_open
+            && before.transport == config.transport
+            && before.share == config.share
+            && before.http == config.http
+        {
             old.configure(config.clone());
             return Some(Fate::Adjusted);
         }

@@ -101,6 +101,11 @@ impl Upstream {
         self.shared.read().expect("nothing panics while it holds the server").clone()
     }
 
+    /// What it wrote to stderr last, the newest line last; nothing where it is no process of ours.
+    pub(crate) fn last_words(&self) -> Vec<String> {
+        self.shared().last_words()
+    }
+
     pub(crate) fn health(&self) -> Health {
         self.shared().health.lock().expect("nothing panics while it holds the health").clone()
     }
@@ -175,6 +180,11 @@ impl Upstream {
                 return flight;
             }
         };
+        if let Some(unsent) = instance.hung(&self.name) {
+            flight.never();
+            on(Signal::Unsent(unsent));
+            return flight;
+        }
         let counted = instance.clone();
         let listener: Listener = Arc::new(move |signal| {
             if matches!(signal, Signal::Answered(_)) {

@@ -19,10 +19,12 @@ fn config(transport: Transport, share: Share) -> ServerConfig {
         name: "fake".into(),
         transport,
         prefix: true,
+        http: crate::config::Http::default(),
         share,
         trust_annotations: false,
         unexecuted: Vec::new(),
         breaker: crate::config::Breaker { failures: 5, window_ms: 30_000, open_ms: 15_000 },
+        patience: crate::config::Patience::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One connection to a server by streamable HTTP: a session in the legacy era, a common address in the modern one.
 
+mod old;
 mod stream;
 
 use std::{
@@ -20,7 +21,11 @@ use reqwest::{
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::value::RawValue;
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::{
+    sync::{OnceCell, watch},
+    task::AbortHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -48,6 +53,8 @@ pub(super) struct Address {
     url: Url,
     client: Client,
     headers: HeaderMap,
+    /// Whether it speaks the transport of 2024-11-05, as far as is known.
+    old: AtomicBool,
 }
 
 impl Address {
@@ -68,7 +75,12 @@ impl Address {
         }
         map.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         let client = client(&url).map_err(|error| format!("no HTTP client for it: {}", in_full(&error)))?;
-        Ok(Self { server, url, client, headers: map })
+        Ok(Self { server, url, client, headers: map, old: AtomicBool::new(false) })
+    }
+
+    /// It speaks the transport of 2024-11-05: nobody has to find out.
+    pub(super) fn is_old(self) -> Self {
+        Self { old: AtomicBool::new(true), ..self }
     }
 }
 
@@ -116,6 +128,9 @@ pub(super) struct Web {
     pub(super) peer: Arc<Peer>,
     session: OnceLock<HeaderValue>,
     session_over: AtomicBool,
+    /// By the transport of 2024-11-05: where to post, as its stream says it.
+    posts: OnceCell<Url>,
+    endpoint: watch::Sender<Option<String>>,
     running: Mutex<HashMap<RequestId, AbortHandle>>,
     /// No new requests go this way.
     pub(super) over: CancellationToken,
@@ -131,6 +146,8 @@ impl Web {
             address,
             session: OnceLock::new(),
             session_over: AtomicBool::new(false),
+            posts: OnceCell::new(),
+            endpoint: watch::Sender::new(None),
             running: Mutex::default(),
             over: CancellationToken::new(),
             era: OnceLock::new(),
@@ -173,8 +190,11 @@ impl Web {
 
     /// Sends a notification or a response, which nobody answers.
     pub(super) async fn tell(self: Arc<Self>, text: String, era: Era) {
-        let request =
-            self.address.client.post(self.address.url.clone()).headers(self.common(&era)).body(text);
+        let to = match self.is_old() {
+            true => self.posts_to().await.unwrap_or_else(|_| self.address.url.clone()),
+            false => self.address.url.clone(),
+        };
+        let request = self.address.client.post(to).headers(self.common(&era)).body(text);
         match request.header(CONTENT_TYPE, "application/json").send().await {
             Ok(response) if self.means_expired(response.status()) => self.expire(),
             Ok(_) => {}
@@ -185,7 +205,7 @@ impl Web {
     }
 
     pub(super) fn has_session(&self) -> bool {
-        self.session.get().is_some()
+        self.session.get().is_some() || self.posts.initialized()
     }
 
     pub(super) fn session_is_over(&self) -> bool {
@@ -201,7 +221,7 @@ impl Web {
     pub(super) async fn stop(&self, era: &Era) {
         const LIMIT: Duration = Duration::from_secs(2);
         self.retire("the connection was closed");
-        if self.has_session() && !self.session_over.swap(true, Ordering::Relaxed) {
+        if self.session.get().is_some() && !self.session_over.swap(true, Ordering::Relaxed) {
             let request = self.address.client.delete(self.address.url.clone()).headers(self.common(era));
             let _ = timeout(LIMIT, request.send()).await;
         }
@@ -228,8 +248,11 @@ impl Web {
     }
 
     async fn exchange(self: &Arc<Self>, id: RequestId, text: String, post: &Post) {
+        if self.is_old() {
+            return self.exchange_old(id, text, post).await;
+        }
         let request =
-            self.address.client.post(self.address.url.clone()).headers(self.headers(post)).body(text);
+            self.address.client.post(self.address.url.clone()).headers(self.headers(post)).body(text.clone());
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return self.peer.settle(id, self.not_sent(&error)),
@@ -240,6 +263,9 @@ impl Web {
             let _ = self.session.set(session.clone());
         }
         if !response.status().is_success() {
+            if self.turns_out_old(response.status(), post).await {
+                return self.exchange_old(id, text, post).await;
+            }
             let signal = self.refusal(response, post).await;
             return self.peer.settle(id, signal);
         }

@@ -87,9 +87,9 @@ impl Entry<'_> {
         let command = ["command", "cmd"].into_iter().find(|key| self.node().get(key).is_some());
         let transport = match (command, address) {
             (Some(command), None) => self.process(command),
-            (None, Some(url)) => self.web(url, kind),
+            (None, Some(url)) => self.web(url),
             (Some(command), Some(_)) if kind == Kind::Stdio => self.process(command),
-            (Some(_), Some(url)) if kind != Kind::Unsaid => self.web(url, kind),
+            (Some(_), Some(url)) if kind != Kind::Unsaid => self.web(url),
             (Some(_), Some(url)) => {
                 self.problem(
                     url,
@@ -151,15 +151,7 @@ impl Entry<'_> {
         Some(Transport::Stdio { command: servers::program(self, command, &folder)?, args, env, cwd })
     }
 
-    fn web(&self, key: &str, kind: Kind) -> Option<Transport> {
-        if kind == Kind::Sse {
-            self.problem(
-                "type",
-                "the old SSE transport is not supported",
-                "most servers offer streamable HTTP too: \"type\": \"http\" with the server's /mcp address",
-            );
-            return None;
-        }
+    fn web(&self, key: &str) -> Option<Transport> {
         let mut headers = self.map("headers");
         headers.extend(self.map("http_headers"));
         self.codex_headers(&mut headers);

@@ -335,7 +335,7 @@ fn names_that_do_not_fit_change_and_stay_changed() {
     assert_eq!(plain_name(&long).len(), 62);
     assert_ne!(plain_name(&long), plain_name(&format!("{long}y")));
     for name in ["", "__", "☃", &long, "-", "holdfast"] {
-        assert_eq!(servers::check_name(&plain_name(name)), Ok(()), "{name}");
+        assert_eq!(crate::config::servers::check_name(&plain_name(name)), Ok(()), "{name}");
     }
     assert_eq!(free_name("a", &|name| ["a", "a_2"].contains(&name)), "a_3");
 }

@@ -141,6 +141,12 @@ fn card(server: &ServerHealth, tools: Option<&Vec<Tool>>, policy: &Policy, now: 
                     @if let Some(error) = &server.last_error { dt { "Last error" } dd { (shown(error)) } }
                 }
             }
+            @if !server.stderr.is_empty() {
+                details data-key={ "stderr-" (server.name) } {
+                    summary { "Its last " (counted(server.stderr.len(), "line")) " on stderr" }
+                    pre { @for line in &server.stderr { (shown(line)) "\n" } }
+                }
+            }
             @match tools {
                 None => { p.note { "Its tools are not known yet: it has not listed them." } }
                 Some(tools) => {

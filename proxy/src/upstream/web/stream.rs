@@ -36,7 +36,7 @@ const AFTERWARDS: Duration = Duration::from_secs(2);
 
 /// Where a stream can be taken up again.
 #[derive(Default)]
-struct Place {
+pub(super) struct Place {
     last_event: Option<HeaderValue>,
     retry: Option<Duration>,
     events: u64,
@@ -81,6 +81,10 @@ impl Web {
 
     /// Keeps the standing stream open, by which a legacy server tells what nobody asked for, where it offers one.
     pub(in crate::upstream) async fn listen(self: Arc<Self>, era: Era) {
+        if self.is_old() {
+            // Its stream is the session.
+            return;
+        }
         let (mut place, mut pause) = (Place::default(), SHORTEST_PAUSE);
         while !self.over.is_cancelled() {
             let opened = Instant::now();
@@ -129,7 +133,7 @@ impl Web {
     }
 
     /// Hears a stream to its end; one that carries an answer, for a moment more once that has come.
-    async fn hear_out(
+    pub(super) async fn hear_out(
         self: &Arc<Self>,
         response: Response,
         place: &mut Place,
@@ -168,6 +172,10 @@ impl Web {
             if let Some(last) = event.id {
                 place.last_event = HeaderValue::try_from(last).ok().filter(|id| !id.is_empty());
             }
+            if event.event.as_deref() == Some("endpoint") {
+                self.endpoint.send_replace(event.data);
+                continue;
+            }
             if let Some(data) = event.data.filter(|data| !data.is_empty())
                 && matches!(event.event.as_deref(), None | Some("message"))
             {
@@ -195,7 +203,7 @@ impl Web {
 
 /// How a stream ended.
 #[derive(PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Closed,
     Broken(String),
     TooLong,
