@@ -43,6 +43,8 @@ pub struct Asked {
     head: Option<Head>,
     /// Bytes of the event stream that make no whole event yet.
     buffer: String,
+    /// The id of the last event that had one.
+    last_event: String,
 }
 
 impl Agent {
@@ -63,16 +65,20 @@ impl Agent {
 
     /// The same with these capabilities.
     pub fn legacy_that_can(served: &Served, client: &str, capabilities: Value) -> Agent {
+        Self::legacy_of(served, client, "2025-11-25", capabilities)
+    }
+
+    /// The same of this version.
+    pub fn legacy_of(served: &Served, client: &str, version: &str, capabilities: Value) -> Agent {
         let era = Era::Legacy { session: String::new() };
         let mut agent = Self::at(&served.mcp, era, client, None);
         let info = json!({ "name": client, "version": "1" });
-        let params =
-            json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info });
+        let params = json!({ "protocolVersion": version, "capabilities": capabilities, "clientInfo": info });
         let mut asked = agent.send("initialize", params, Map::new());
         let head = asked.head().clone();
         let session = head.header("mcp-session-id").expect("a session").to_owned();
         let (answer, connection) = asked.read();
-        assert_eq!(answer.result()["protocolVersion"], "2025-11-25");
+        assert_eq!(answer.result()["protocolVersion"], version);
         agent.connection = Some(connection);
         agent.era = Era::Legacy { session };
         agent.notify("notifications/initialized", json!({}));
@@ -176,9 +182,9 @@ impl Agent {
         self.get(None)
     }
 
-    /// Goes on with a stream after the event of this id.
-    pub fn resume(&self, last_event: &str) -> Asked {
-        self.get(Some(last_event))
+    /// Goes on with the stream of this request after the event of this id.
+    pub fn resume(&self, last_event: &str, id: i64) -> Asked {
+        Asked { id, ..self.get(Some(last_event)) }
     }
 
     fn get(&self, last_event: Option<&str>) -> Asked {
@@ -189,7 +195,7 @@ impl Agent {
         headers.extend(token.as_deref().map(|token| ("Authorization", token)));
         let mut connection = Connection::open(&self.address);
         connection.send("GET", "/mcp", &headers, b"");
-        Asked { id: 0, connection, head: None, buffer: String::new() }
+        Asked { id: 0, connection, head: None, buffer: String::new(), last_event: String::new() }
     }
 
     /// Ends the session, as a legacy client does that goes away in an orderly manner.
@@ -266,7 +272,7 @@ impl Agent {
         let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
         let mut connection = self.connection.take().unwrap_or_else(|| Connection::open(&self.address));
         self.post(&mut connection, method, &message);
-        Asked { id, connection, head: None, buffer: String::new() }
+        Asked { id, connection, head: None, buffer: String::new(), last_event: String::new() }
     }
 
     fn post(&self, connection: &mut Connection, method: &str, message: &Value) {
@@ -305,6 +311,34 @@ impl Asked {
         self.read().0
     }
 
+    /// Waits for the answer to the request of this id. Everything before it is passed over.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn result_of(&mut self, id: i64) -> Answer {
+        loop {
+            let message = self.message().expect("an answer");
+            if message["id"] == id && message.get("method").is_none() {
+                return Answer(message);
+            }
+        }
+    }
+
+    /// Reads to the answer: what came before it, and the answer.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn to_its_end(mut self) -> (Vec<Value>, Value) {
+        let mut before = Vec::new();
+        loop {
+            let message = self.message().expect("an answer");
+            if message.get("id").is_some() {
+                return (before, message);
+            }
+            before.push(message);
+        }
+    }
+
     /// Waits for the next notification, which must come before the answer.
     ///
     /// # Panics
@@ -327,6 +361,22 @@ impl Asked {
                 return message;
             }
         }
+    }
+
+    /// Waits for the event that comes first and only says where the stream can be gone on with.
+    ///
+    /// # Panics
+    /// Where something else comes first.
+    pub fn primed(&mut self) -> String {
+        assert!(self.head().is_event_stream());
+        assert_eq!(self.event().expect("an event").trim(), "");
+        assert_ne!(self.last_event, "");
+        self.last_event.clone()
+    }
+
+    /// The id of the last event that was read.
+    pub fn last_event(&self) -> &str {
+        &self.last_event
     }
 
     /// Waits for the end of the response; true where no answer was in it.
@@ -380,13 +430,25 @@ impl Asked {
             return (!body.is_empty()).then(|| parsed(&String::from_utf8(body).expect("UTF-8")));
         }
         loop {
-            while let Some((event, rest)) = self.buffer.split_once("\n\n") {
-                let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data:")).collect();
-                let message = (!data.is_empty()).then(|| data.join("\n"));
-                self.buffer = rest.to_owned();
-                if let Some(message) = message.filter(|message| !message.trim().is_empty()) {
-                    return Some(parsed(&message));
+            let data = self.event()?;
+            if !data.trim().is_empty() {
+                return Some(parsed(&data));
+            }
+        }
+    }
+
+    /// The data of the next event; none at the end of the stream.
+    fn event(&mut self) -> Option<String> {
+        loop {
+            if let Some((event, rest)) = self.buffer.split_once("\n\n") {
+                let fields =
+                    |name: &str| event.lines().filter_map(|line| line.strip_prefix(name)).collect::<Vec<_>>();
+                let data = fields("data:").join("\n");
+                if let Some(id) = fields("id:").last() {
+                    self.last_event = id.trim().to_owned();
                 }
+                self.buffer = rest.to_owned();
+                return Some(data);
             }
             let mut head = self.head().clone();
             let part = self.connection.part(&mut head)?;

@@ -234,6 +234,15 @@ impl Ticket {
         self
     }
 
+    /// Changes how long this request waits at all.
+    #[must_use]
+    pub(super) fn with_patience(mut self, patience: Patience) -> Self {
+        if let Wait::Joined(joined) = &mut self.wait {
+            joined.patience = patience;
+        }
+        self
+    }
+
     /// Waits until the request has become a call (or was refused): from then on its id is known.
     pub(crate) async fn known(&mut self) {
         if let Wait::Starting(start) = &mut self.wait {

@@ -1,7 +1,7 @@
 //! `tools/call`: from parameters to a ticket of the driver, and from its news to a response.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,7 @@ use super::{
     http::Accepts,
     listen::Link,
     problem::Problem,
+    replay::Habit,
     retry::{self, Inputs, Retry},
     surface::Surface,
     tools::{self, Found},
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// `holdfast_wait` without `timeout_s`: below the shortest time-out of a client that we know (60 s).
-const WAIT_DEFAULT_S: u64 = 45;
+pub(super) const WAIT_DEFAULT_S: u64 = 45;
 const WAIT_MOST_S: u64 = 3_600;
 
 const META_KEY: &str = "io.holdfast/idempotency-key";
@@ -55,6 +56,8 @@ pub(super) struct Asked {
     pub(super) cancellable: Cancellable,
     /// What the client is given where the call waits for a person.
     pub(super) surface: Surface,
+    /// What the client does with ids of events.
+    pub(super) habit: Habit,
     /// What the client can do.
     pub(super) client: Arc<Client>,
 }
@@ -104,7 +107,8 @@ pub(super) async fn handle(
             let offered = asked.surface == Surface::Offer && begun.collects.is_none();
             let offering = if offered { Offering::Due } else { Offering::None };
             let (front, link) = (front.clone(), link.clone());
-            wait::respond(Waiting { front, asked, begun, link, wait: by_id, offering, put: None }).await
+            let (put, track) = (None, OnceLock::new());
+            wait::respond(Waiting { front, asked, begun, link, wait: by_id, offering, put, track }).await
         }
         Err(Refusal::Problem(problem)) => {
             body::answer(link, asked.accepts, problem.status, problem.message_to(&asked.id), Receipt::none())

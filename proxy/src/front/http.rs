@@ -18,11 +18,10 @@ use super::{
     call::{self, Asked, Cancellable},
     era::{self, Carrier, Era, META_CAPABILITIES, META_LOG_LEVEL},
     guard::Came,
-    hub::Wants,
     listen::Link,
     problem::Problem,
-    rpc,
-    session::Listening,
+    replay::Habit,
+    resume, rpc,
     stream::{self, Announcements},
     surface::Surface,
     tools,
@@ -37,6 +36,7 @@ use crate::{
 /// The path of the one endpoint.
 const PATH: &str = "/mcp";
 const SESSION: &str = "Mcp-Session-Id";
+const LAST_EVENT: &str = "Last-Event-ID";
 
 /// What a client takes as a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub(super) async fn handle(
     };
     let handled = match *request.method() {
         Method::POST => post(front, link, &visitor, request).await,
-        Method::GET => get(front, link, &visitor, request.headers()),
+        Method::GET => get(front, link, &visitor, request.headers()).await,
         Method::DELETE => delete(front, &visitor, request.headers()).await,
         _ => Ok(not_allowed("GET, POST, DELETE")),
     };
@@ -248,7 +248,7 @@ impl<'a> Message<'a> {
         };
         let carrier = if visitor.bridge.is_some() { Carrier::Bridge } else { Carrier::Http(&headers) };
         let era = era::of(carrier, &method, &self.params, self.id.is_some())?;
-        let Sender { caller, cancellable, surface, client } =
+        let Sender { caller, cancellable, surface, client, habit } =
             Sender::of(front, visitor, era, &method, &self.params, &headers)?;
         if link.carries(&caller.channel) {
             front.presence.enter(&caller.channel);
@@ -275,6 +275,7 @@ impl<'a> Message<'a> {
                 headers: visitor.bridge.is_none().then_some(headers),
                 cancellable,
                 surface: Surface::of(era, &self.params, surface).over(accepts),
+                habit,
                 client,
             };
             return Ok(call::handle(front, link, asked, self.params).await);
@@ -309,12 +310,14 @@ fn evidence(id: Option<&str>, method: &str, params: &Map<String, Value>) -> Evid
 }
 
 /// On whose behalf a message comes, as exactly as can be told, and what is known of its client.
-struct Sender {
-    caller: Caller,
+pub(super) struct Sender {
+    pub(super) caller: Caller,
     cancellable: Cancellable,
     /// What its session declared.
-    surface: Surface,
-    client: Arc<Client>,
+    pub(super) surface: Surface,
+    pub(super) client: Arc<Client>,
+    /// What it does with ids of events.
+    pub(super) habit: Habit,
 }
 
 impl Sender {
@@ -334,7 +337,8 @@ impl Sender {
                 None => (format!("client:{principal}/{name}"), Cancellable::No),
             };
             let caller = Caller { channel, principal, client: name };
-            return Ok(Self { caller, cancellable, surface: Surface::Result, client: declared(era, params) });
+            let (surface, client) = (Surface::Result, declared(era, params));
+            return Ok(Self { caller, cancellable, surface, client, habit: Habit::None });
         }
         if let Some(bridge) = &visitor.bridge {
             let caller = Caller { channel: bridge.channel(), principal, client: bridge.name.clone() };
@@ -342,13 +346,15 @@ impl Sender {
             if let Some(level) = front.hub.level(&caller.channel) {
                 Arc::make_mut(&mut client).log_level = Some(level);
             }
-            return Ok(Self { caller, cancellable: Cancellable::ById, surface, client });
+            let (cancellable, habit) = (Cancellable::ById, Habit::None);
+            return Ok(Self { caller, cancellable, surface, client, habit });
         }
         let id = session_id(headers)?;
         let guest = front.sessions.touch(id, &principal, now()).ok_or_else(Problem::no_session)?;
         let caller = Caller { channel: session_channel(id), principal, client: guest.client.clone() };
         let (surface, client) = (guest.surface, guest.as_client());
-        Ok(Self { caller, cancellable: Cancellable::ById, surface, client })
+        let (cancellable, habit) = (Cancellable::ById, Habit::of(&guest.protocol));
+        Ok(Self { caller, cancellable, surface, client, habit })
     }
 }
 
@@ -388,7 +394,7 @@ pub(super) fn with_session(mut response: Response<Outgoing>, id: &str) -> Respon
 }
 
 /// `GET`: what servers announce, for a session or a bridge.
-fn get(
+async fn get(
     front: &Arc<Front>,
     link: &Arc<Link>,
     visitor: &Visitor,
@@ -398,35 +404,26 @@ fn get(
         let message = "Accept must list text/event-stream";
         return Err(Problem { status: StatusCode::NOT_ACCEPTABLE, ..Problem::invalid_request(message) });
     }
-    let (end, mut listening) = (CancellationToken::new(), Listening::On);
-    let sender = |era| Sender::of(front, visitor, era, "", &Map::new(), headers);
-    let sender = match &visitor.bridge {
-        Some(_) => sender(Era::Legacy)?,
-        None if era::of(Carrier::Http(headers), "", &Map::new(), false)? == Era::Modern => {
-            return Ok(not_allowed("POST"));
-        }
-        None => {
-            let found = sender(Era::Legacy)?;
-            listening = front.sessions.listen(session_id(headers)?, end.clone());
-            found
-        }
-    };
-    let channel = sender.caller.channel.clone();
+    if visitor.bridge.is_none()
+        && era::of(Carrier::Http(headers), "", &Map::new(), false)? == Era::Modern
+    {
+        return Ok(not_allowed("POST"));
+    }
+    let sender = Sender::of(front, visitor, Era::Legacy, "", &Map::new(), headers)?;
+    if visitor.bridge.is_none() {
+        let last_event = era::single(headers, LAST_EVENT)?;
+        return Ok(resume::listen(front, link, sender, session_id(headers)?, last_event).await);
+    }
     // Not a message: to open a stream is no evidence that an earlier answer was heard.
+    let channel = sender.caller.channel.clone();
     if link.carries(&channel) {
         front.presence.enter(&channel);
     }
     front.presence.holds_one(&channel);
-    let change = stream::tools_changed();
-    let opening = match listening {
-        Listening::On => body::keep_alive(),
-        // What the client knows may be the list of the process before.
-        Listening::Again => body::message_event(&change),
-    };
-    let wants = Wants { prompts: true, resources: true, remarks: true, subscription: None };
-    let place = front.hub.listen(&sender.caller, &sender.client, wants, BTreeSet::new());
-    let announcements =
-        Announcements { opening, change: Some(change), closing: None, end, place, guard: None };
+    let (opening, change) = (body::keep_alive(), Some(stream::tools_changed()));
+    let place = front.hub.listen(&sender.caller, &sender.client, resume::everything(), BTreeSet::new());
+    let (closing, end) = (None, CancellationToken::new());
+    let announcements = Announcements { opening, change, closing, end, place, guard: None, track: None };
     Ok(stream::announce(front, link, announcements))
 }
 

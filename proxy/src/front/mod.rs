@@ -7,6 +7,7 @@
 //! | `guard`, `visitor` | `Host` and `Origin`; principals and bridges by their tokens |
 //! | `era` | revisions of MCP, and the headers they demand |
 //! | `guest` | what a legacy client said about itself |
+//! | `replay`, `resume` | events of legacy streams, and who comes back for them |
 //! | `session` | legacy sessions, which channels are alive, what can be cancelled |
 //! | `tools` | the list of all servers' tools |
 //! | `call`, `wait` | `tools/call`, and the wait for its answer |
@@ -38,6 +39,8 @@ mod offer;
 mod patience;
 mod problem;
 mod relay;
+mod replay;
+mod resume;
 mod retry;
 mod rpc;
 mod session;
@@ -93,6 +96,7 @@ pub(crate) struct Front {
     rules: RwLock<Arc<Rules>>,
     bridge: [u8; 32],
     sessions: Arc<session::Sessions>,
+    replays: Arc<replay::Replays>,
     presence: session::Presence,
     waiting: Arc<session::Waiting>,
     asks: Arc<asks::Asks>,
@@ -167,6 +171,7 @@ impl Front {
             rules: RwLock::new(Rules::of(config)),
             bridge: Sha256::digest(surroundings.bridge_token).into(),
             sessions: Arc::new(sessions),
+            replays: Arc::default(),
             presence: session::Presence::default(),
             waiting: Arc::default(),
             hub,
@@ -206,6 +211,7 @@ impl Front {
         self.driver.channel_gone(channel);
         // What a session has subscribed to outlives its streams, not the session.
         if !channel.starts_with("session:") || !self.sessions.is_there(channel) {
+            self.replays.forget(channel);
             rpc::leave(self, channel);
         }
     }

@@ -379,7 +379,8 @@ async fn listen(front: &Arc<Front>, link: &Arc<Link>, request: &Request<'_>) -> 
     };
     let place = front.hub.listen(request.caller, request.client, hears, updates.subscribed());
     let (end, guard) = (CancellationToken::new(), Some(Box::new(updates) as Box<dyn Send>));
-    stream::announce(front, link, Announcements { opening, change, closing, end, place, guard })
+    let track = None;
+    stream::announce(front, link, Announcements { opening, change, closing, end, place, guard, track })
 }
 
 /// What one stream of a modern client follows; nobody else's when it is dropped.

@@ -15,6 +15,7 @@ use super::{
     body::{self, Event, Outgoing},
     hub::Place,
     listen::Link,
+    replay::Track,
 };
 use crate::wire;
 
@@ -43,6 +44,26 @@ pub(super) struct Announcements {
     /// Dropped when the stream ends.
     #[allow(dead_code, reason = "what it does, it does when it is dropped")]
     pub(super) guard: Option<Box<dyn Send>>,
+    /// What gives the events of a session their ids.
+    pub(super) track: Option<Track>,
+}
+
+impl Announcements {
+    fn event(&self, message: &str) -> bytes::Bytes {
+        self.track.as_ref().map_or_else(|| body::message_event(message), |track| track.event(message))
+    }
+
+    /// The event for a change of the list of tools.
+    fn change(&self, version: u64) -> bytes::Bytes {
+        match (&self.change, &self.track) {
+            (None, _) => body::keep_alive(),
+            (Some(change), None) => body::message_event(change),
+            (Some(change), Some(track)) => {
+                track.tells(version);
+                track.event(change)
+            }
+        }
+    }
 }
 
 /// Answers with `announcements`.
@@ -95,12 +116,12 @@ fn changes(
                 Some((Event::More(body::message_event(&closing)), state))
             }
             Some(message) = state.announcements.place.heard.recv() => {
-                Some((Event::More(body::message_event(&message)), state))
+                Some((Event::More(state.announcements.event(&message)), state))
             }
             change = state.changed.changed() => {
                 change.ok()?;
-                let event = state.announcements.change.as_deref().map_or_else(body::keep_alive, body::message_event);
-                Some((Event::More(event), state))
+                let version = *state.changed.borrow_and_update();
+                Some((Event::More(state.announcements.change(version)), state))
             }
             _ = state.ticks.tick() => Some((Event::More(body::keep_alive()), state)),
         }

@@ -1,6 +1,9 @@
 //! A request waits for its call: plain JSON for a quick answer, a stream for everything that takes longer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -13,13 +16,14 @@ use super::{
     asks::{self, Put},
     body::{self, Event, Outgoing},
     call::{Asked, Begun},
-    deliver,
+    deliver::{self, Output},
     era::Era,
     http::Accepts,
     levels,
     listen::Link,
     offer::{self, Offer},
     relay,
+    replay::{About, Aside, CallStream, Habit, Name, Track},
     retry::Visit,
     session::Wait,
     splice::set_member,
@@ -49,6 +53,8 @@ pub(super) struct Waiting {
     pub(super) offering: Offering,
     /// What the server wants to know and the client was asked.
     pub(super) put: Option<Put>,
+    /// The stream that the response has become, where the client may come back for it.
+    pub(super) track: OnceLock<Track>,
 }
 
 /// Where the offer stands that some clients get.
@@ -70,6 +76,11 @@ impl Drop for Waiting {
         let cancelled = self.wait.as_ref().is_some_and(|wait| wait.token().is_cancelled());
         if cancelled && let Some(ticket) = self.begun.ticket.take() {
             tokio::spawn(withdraw(ticket, self.collected()));
+        }
+        // What the client was asked it may answer all the same.
+        if let Some(track) = self.track.get() {
+            let offering = Some(std::mem::replace(&mut self.offering, Offering::None));
+            track.put_aside(Aside { put: self.put.take(), offering });
         }
     }
 }
@@ -98,6 +109,53 @@ enum Step {
 }
 
 impl Waiting {
+    /// One more message of the stream, which a client that was cut off may come back for.
+    fn event(&self, message: &str) -> Bytes {
+        self.track().map_or_else(|| body::message_event(message), |track| track.event(message))
+    }
+
+    /// The message that ends the stream.
+    fn last_event(&self, message: &str) -> Bytes {
+        self.track.get().map_or_else(|| body::message_event(message), |track| track.last(message))
+    }
+
+    fn events(&self, messages: &[String]) -> Event {
+        Event::More(messages.iter().flat_map(|message| self.event(message)).collect())
+    }
+
+    /// None where the client knows nothing of ids, or the request is no call yet.
+    fn track(&self) -> Option<&Track> {
+        if self.asked.habit == Habit::None || self.track.get().is_some() {
+            return self.track.get();
+        }
+        let call = self.begun.ticket.as_ref()?.call?;
+        let about = match (&self.begun.collects, self.begun.output) {
+            (Some(_), _) => About::Collecting,
+            (None, Output::Structured) => About::Structured,
+            (None, Output::Free) => About::Free,
+        };
+        let (id, progress_token) = (self.asked.id.clone(), self.begun.progress_token.clone());
+        let name = Name::Call(CallStream { call, about, id, progress_token });
+        let track = self.front.replays.carry(&self.asked.caller.channel, &name)?;
+        Some(self.track.get_or_init(|| track))
+    }
+
+    /// What comes first on the stream, before `first`.
+    async fn opening(&mut self, first: Option<Event>) -> Option<Event> {
+        if self.asked.habit == Habit::Primed {
+            if let Some(ticket) = &mut self.begun.ticket {
+                ticket.known().await;
+            }
+            let priming = self.track().map_or_else(Bytes::new, |track| track.priming(self.asked.habit));
+            return match first {
+                Some(Event::More(first)) => Some(Event::More([priming, first].concat().into())),
+                None if !priming.is_empty() => Some(Event::More(priming)),
+                first => first,
+            };
+        }
+        first
+    }
+
     /// Cancel-safe: nothing is lost where the future is dropped.
     async fn step(&mut self) -> Step {
         if matches!(self.offering, Offering::Due) {
@@ -242,12 +300,13 @@ impl Waiting {
 
     /// The events that end a stream: a client that was sent to a page is told when that is done with, then the answer.
     async fn last_words(&self, reply: &Reply) -> Bytes {
-        let answer = body::message_event(&self.message(reply).await);
+        let message = self.message(reply).await;
         match (&self.offering, &reply.body, reply.call) {
             (Offering::Made(_) | Offering::Agreed, Body::Answer(_) | Body::Report(_), Some(call)) => {
-                Bytes::from([body::message_event(&offer::complete(call)), answer].concat())
+                let complete = self.event(&offer::complete(call));
+                Bytes::from([complete, self.last_event(&message)].concat())
             }
-            _ => answer,
+            _ => self.last_event(&message),
         }
     }
 
@@ -255,7 +314,7 @@ impl Waiting {
         let token = self.begun.progress_token.as_ref()?;
         self.begun.patience_shown = None;
         let params = set_member(params, "progressToken", token);
-        Some(Event::More(body::message_event(&wire::notification("notifications/progress", &params))))
+        Some(Event::More(self.event(&wire::notification("notifications/progress", &params))))
     }
 
     /// Another notification of the server, where the client can hear it and wants to.
@@ -264,11 +323,15 @@ impl Waiting {
             return None;
         }
         let params = remark.params.as_deref().unwrap_or("{}");
-        Some(Event::More(body::message_event(&wire::notification(&remark.method, params))))
+        Some(Event::More(self.event(&wire::notification(&remark.method, params))))
     }
 
     /// The server wants to know something: passes it on in the client's way, or says why that cannot be.
     fn pass_on(&mut self, question: &Arc<Question>) -> Passed {
+        if self.put.as_ref().is_some_and(|put| Arc::ptr_eq(&put.question, question)) {
+            // Asked on this stream before it was cut, and then written again.
+            return Passed::On;
+        }
         if let Some(answers) = self.begun.inputs.take().and_then(|inputs| inputs.to(question)) {
             question.answer(answers);
             return Passed::On;
@@ -280,7 +343,7 @@ impl Waiting {
         match (self.asked.era, self.begun.ticket.as_ref().and_then(|ticket| ticket.call)) {
             (Era::Legacy, _) if self.asked.accepts.events => {
                 let put = self.front.asks.put(&self.asked.caller.channel, question);
-                let events = events_of(&put.messages);
+                let events = self.events(&put.messages);
                 self.put = Some(put);
                 Passed::Said(events)
             }
@@ -311,7 +374,7 @@ impl Waiting {
         let params = format!(
             r#"{{"progressToken":{token},"progress":{shown}e-6,"message":"still waiting for the call"}}"#
         );
-        Event::More(body::message_event(&wire::notification("notifications/progress", &params)))
+        Event::More(self.event(&wire::notification("notifications/progress", &params)))
     }
 
     /// True where the bridge should ask the next process instead: it knows the request by its key.
@@ -350,10 +413,6 @@ enum Passed {
     Said(Event),
     /// The client is asked by the response to its request.
     Over(String),
-}
-
-fn events_of(messages: &[String]) -> Event {
-    Event::More(messages.iter().flat_map(|message| body::message_event(message)).collect())
 }
 
 /// Waits and gives the whole response.
@@ -397,11 +456,12 @@ pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
             Step::TakenBack(put) => {
                 let messages = put.take_back();
                 if !messages.is_empty() {
-                    return stream_from(waiting, Some(events_of(&messages)));
+                    let events = waiting.events(&messages);
+                    return stream_from(waiting, Some(events));
                 }
             }
             Step::Offer(message) => {
-                let event = Event::More(body::message_event(&message));
+                let event = Event::More(waiting.event(&message));
                 return stream_from(waiting, Some(event));
             }
             Step::Over => {
@@ -429,56 +489,84 @@ pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
 
 /// Goes on as a stream, with `first` as its first event.
 fn stream_from(waiting: Waiting, first: Option<Event>) -> Response<Outgoing> {
+    stream_with(waiting, Opening::Fresh(first))
+}
+
+/// Goes on with a stream that was cut, after what was missed of it.
+pub(super) fn stream_on(waiting: Waiting, missed: Bytes) -> Response<Outgoing> {
+    stream_with(waiting, Opening::Again(missed))
+}
+
+/// How a stream begins.
+enum Opening {
+    /// With what comes first on it, and then this.
+    Fresh(Option<Event>),
+    /// With what was missed.
+    Again(Bytes),
+    /// It has begun.
+    Over,
+}
+
+fn stream_with(waiting: Waiting, opening: Opening) -> Response<Outgoing> {
     let link = waiting.link.clone();
-    let state = (Some(waiting), first, keep_alive());
-    let events = stream::unfold(state, async move |(waiting, first, mut ticks)| {
-        if let Some(first) = first {
-            return Some((first, (waiting, None, ticks)));
-        }
+    let state = (Some(waiting), opening, keep_alive());
+    let events = stream::unfold(state, async move |(waiting, opening, mut ticks)| {
         let mut waiting = waiting?;
+        let first = match opening {
+            Opening::Fresh(first) => waiting.opening(first).await,
+            Opening::Again(missed) if missed.is_empty() => Some(Event::More(body::keep_alive())),
+            Opening::Again(missed) => Some(Event::More(missed)),
+            Opening::Over => None,
+        };
+        if let Some(first) = first {
+            return Some((first, (Some(waiting), Opening::Over, ticks)));
+        }
         loop {
+            let cut = waiting.track.get().map(|track| track.cut().clone());
             let step = tokio::select! {
                 biased;
+                () = async { cut.expect("it is there").cancelled().await }, if cut.is_some() => return None,
                 step = waiting.step() => step,
-                _ = ticks.tick() => return Some((waiting.still_waiting(), (Some(waiting), None, ticks))),
+                _ = ticks.tick() => return Some((waiting.still_waiting(), (Some(waiting), Opening::Over, ticks))),
             };
             match step {
                 Step::Reply(reply) if waiting.is_for_the_next_process(&reply) => return None,
                 Step::Reply(reply) => {
                     let message = waiting.last_words(&reply).await;
-                    return Some((Event::Last(message, reply.receipt), (None, None, ticks)));
+                    return Some((Event::Last(message, reply.receipt), (None, Opening::Over, ticks)));
                 }
                 Step::Progress(params) => {
                     if let Some(event) = waiting.progress(&params) {
-                        return Some((event, (Some(waiting), None, ticks)));
+                        return Some((event, (Some(waiting), Opening::Over, ticks)));
                     }
                 }
                 Step::Remarked(remark) => {
                     if let Some(event) = waiting.remark(&remark) {
-                        return Some((event, (Some(waiting), None, ticks)));
+                        return Some((event, (Some(waiting), Opening::Over, ticks)));
                     }
                 }
                 Step::Asked(question) => match waiting.pass_on(&question) {
                     Passed::On => {}
-                    Passed::Said(event) => return Some((event, (Some(waiting), None, ticks))),
+                    Passed::Said(event) => return Some((event, (Some(waiting), Opening::Over, ticks))),
                     Passed::Over(message) => {
-                        let message = body::message_event(&message);
-                        return Some((Event::Last(message, Receipt::none()), (None, None, ticks)));
+                        let message = waiting.last_event(&message);
+                        return Some((Event::Last(message, Receipt::none()), (None, Opening::Over, ticks)));
                     }
                 },
                 Step::TakenBack(put) => {
                     let messages = put.take_back();
                     if !messages.is_empty() {
-                        return Some((events_of(&messages), (Some(waiting), None, ticks)));
+                        return Some((waiting.events(&messages), (Some(waiting), Opening::Over, ticks)));
                     }
                 }
                 Step::Offer(message) => {
-                    let event = Event::More(body::message_event(&message));
-                    return Some((event, (Some(waiting), None, ticks)));
+                    let event = Event::More(waiting.event(&message));
+                    return Some((event, (Some(waiting), Opening::Over, ticks)));
                 }
                 Step::Over => {
-                    let message = body::message_event(&waiting.not_yet().await);
-                    return Some((Event::Last(message, Receipt::none()), (None, None, ticks)));
+                    let message = waiting.not_yet().await;
+                    let message = waiting.last_event(&message);
+                    return Some((Event::Last(message, Receipt::none()), (None, Opening::Over, ticks)));
                 }
                 Step::Withdrawn => {
                     waiting.withdraw().await;

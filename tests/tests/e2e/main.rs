@@ -26,6 +26,7 @@ mod reload;
 mod remember;
 mod servers;
 mod sessions;
+mod streams;
 mod surfaces;
 mod tour;
 mod trust;
