@@ -6,6 +6,7 @@ mod config;
 mod driver;
 mod front;
 mod inbox;
+mod keeper;
 mod notify;
 mod reload;
 mod report;

@@ -18,7 +18,7 @@ use nix::{
 
 use crate::{
     http::{Connection, Response},
-    patience::PATIENCE,
+    patience::{PATIENCE, eventually},
 };
 
 /// What a program said and how it ended.
@@ -135,8 +135,24 @@ impl Served {
         self.child.id().try_into().expect("process ids fit")
     }
 
-    /// Ends it as a power cut would, as far as a process can tell.
-    pub fn kill(mut self) {
+    /// Ends it as a power cut would, as far as a process can tell: with its keeper and its servers.
+    pub fn kill(self) {
+        let directory = fs::read_link(format!("/proc/{}/cwd", self.pid())).expect("it is our child");
+        self.crash();
+        let keepers = keepers_in(&directory);
+        let servers: Vec<i32> = living_in(&directory)
+            .into_iter()
+            .filter(|pid| parent(*pid).is_some_and(|parent| keepers.contains(&parent)))
+            .collect();
+        keepers.iter().chain(&servers).for_each(|pid| end_process(*pid));
+        eventually("the keeper and its servers are gone", || {
+            let living = living_in(&directory);
+            !keepers.iter().chain(&servers).any(|pid| living.contains(pid))
+        });
+    }
+
+    /// Ends it alone: its keeper stays, and keeps its servers.
+    pub fn crash(mut self) {
         self.child.kill().expect("it is our child");
         self.child.wait().expect("it is our child");
     }
@@ -262,6 +278,21 @@ pub(crate) fn living_in(directory: &Path) -> Vec<i32> {
     let there =
         |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
     pids.filter(there).filter(|pid| u32::try_from(*pid) != Ok(std::process::id())).collect()
+}
+
+/// The keepers that work in `directory` or below it.
+pub(crate) fn keepers_in(directory: &Path) -> Vec<i32> {
+    let keeps = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"keeper"))
+    };
+    living_in(directory).into_iter().filter(keeps).collect()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, which may contain anything, ends with the last bracket; then come the state and the parent.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Ends one process of the story at once, by its id.

@@ -13,7 +13,7 @@ use crate::{
     binaries,
     bridge::Bridge,
     patience::eventually,
-    process::{HttpServer, Ran, Served, continue_process, end_process, living_in, pause_process},
+    process::{HttpServer, Ran, Served, continue_process, end_process, keepers_in, living_in, pause_process},
 };
 
 /// Everything is allowed that no rule forbids or asks for.
@@ -215,6 +215,22 @@ impl World {
         self.processes().into_iter().filter(runs).collect()
     }
 
+    /// The ids of the keepers here.
+    pub fn keepers(&self) -> Vec<i32> {
+        keepers_in(self.directory())
+    }
+
+    /// Stops the one process here that runs this program where it is, until it is to go on.
+    ///
+    /// # Panics
+    /// Where there is not exactly one.
+    pub fn pause_one(&self, program: &str) -> Paused {
+        let pids = self.processes_of(program);
+        let [pid] = pids.as_slice() else { panic!("{program} runs {} times", pids.len()) };
+        pause_process(*pid);
+        Paused(*pid)
+    }
+
     /// Kills the one process here that runs this program.
     ///
     /// # Panics
@@ -224,6 +240,15 @@ impl World {
         let [pid] = pids.as_slice() else { panic!("{program} runs {} times", pids.len()) };
         end_process(*pid);
         eventually("the killed process is gone", || !self.processes().contains(pid));
+    }
+}
+
+/// A process that goes on when this is dropped.
+pub struct Paused(i32);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        continue_process(self.0);
     }
 }
 

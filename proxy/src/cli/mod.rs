@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 mod explain_error;
 mod init;
+mod keeper;
 mod notify_test;
 pub(crate) mod out;
 mod pending;
@@ -127,6 +128,9 @@ enum Command {
     NotifyTest(notify_test::NotifyTestArgs),
     /// Print the page about an error code, or the list of codes
     ExplainError(explain_error::ExplainErrorArgs),
+    /// Keep the servers of `serve`, which starts this
+    #[command(hide = true)]
+    Keeper(keeper::KeeperArgs),
 }
 
 /// Parses the arguments of the process and does what they say.
@@ -169,6 +173,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Reload(args) => reload::run(&global, &args),
         Command::NotifyTest(args) => notify_test::run(&global, &args),
         Command::ExplainError(args) => explain_error::run(&args),
+        Command::Keeper(args) => keeper::run(args),
     };
     done.unwrap_or_else(|failure| {
         failure.tell();

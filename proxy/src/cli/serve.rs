@@ -27,6 +27,7 @@ use crate::{
     driver::{Driver, now, read},
     front::{self, Front, Surroundings},
     inbox::{self, Page, Readiness},
+    keeper::{self, Keeper, Kept},
     notify::Notifier,
     reload::{self, Files, Reloads},
     report::Report,
@@ -81,7 +82,8 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     // Before recovery, whose findings are news.
     let notifier =
         Notifier::open(&journal, &config.notify, &inbox_base).await.map_err(|error| unusable(&error))?;
-    let upstreams = Upstreams::start(&config.servers);
+    let (keeper, kept) = keeper(&store, &config).await;
+    let upstreams = Upstreams::start_kept(&config.servers, keeper, kept);
     let driver = Driver::new(current.clone(), journal.clone(), upstreams.clone());
     let resumed = driver.recover().await.map_err(|error| unusable(&error))?;
     if resumed > 0 {
@@ -153,6 +155,15 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
 async fn agents(front: Arc<Front>, listener: TcpListener, stop: CancellationToken) {
     front::serve(front.clone(), listener, stop, DRAIN + Duration::from_secs(5)).await;
     front.close().await;
+}
+
+/// What keeps the servers by stdio, and what it has kept since an earlier life.
+async fn keeper(store: &Path, config: &Config) -> (Arc<Keeper>, Vec<Kept>) {
+    let unclaimed = config.store.keep_servers_ms.map(Duration::from_millis);
+    match unclaimed {
+        Some(unclaimed) => Keeper::find(keeper::Place::beside(store, unclaimed)).await,
+        None => (Keeper::within(), Vec::new()),
+    }
 }
 
 fn cannot_start(what: impl Into<String>, way_out: impl Into<String>) -> Failure {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_policy::Section;
+use holdfast_policy::{OrOff, Section};
 use holdfast_store::Durability;
 
 /// The journal.
@@ -19,6 +19,8 @@ pub(crate) struct StoreConfig {
     pub(crate) keep_answers_ms: u64,
     /// How long hashes of keys are kept, in milliseconds.
     pub(crate) keep_tombstones_ms: u64,
+    /// How long servers by stdio outlive a `serve` that was killed, in milliseconds; none: they end with it.
+    pub(crate) keep_servers_ms: Option<u64>,
 }
 
 /// Where a journal is.
@@ -30,6 +32,8 @@ pub(crate) enum Place {
     Postgres(String),
 }
 
+/// As long as an attempt takes at most by default: afterwards its answer would be late in any case.
+const KEEP_SERVERS: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const SHAPE: &str = "\"redb:PATH\", for example \"redb:holdfast.redb\"";
 
@@ -41,6 +45,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<StoreConfig> {
             durability: Durability::TwoPhase,
             keep_answers_ms: millis(7 * DAY),
             keep_tombstones_ms: millis(90 * DAY),
+            keep_servers_ms: Some(millis(KEEP_SERVERS)),
         });
     };
     // Asked for in any case, so that the key counts as known.
@@ -57,12 +62,14 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<StoreConfig> {
             "keep tombstones at least as long as answers",
         );
     }
+    let servers = servers(&section);
     section.finish();
     Some(StoreConfig {
         place: place?,
         durability,
         keep_answers_ms: millis(answers),
         keep_tombstones_ms: millis(tombstones),
+        keep_servers_ms: servers.map(millis),
     })
 }
 
@@ -98,6 +105,15 @@ fn kept(section: &Section<'_>, key: &str) -> Option<Duration> {
             "write a time from \"1m\" to \"3660d\"",
         );
         return None;
+    }
+    Some(time)
+}
+
+fn servers(section: &Section<'_>) -> Option<Duration> {
+    let time = section.duration_or_off("keep_servers").unwrap_or(OrOff::Set(KEEP_SERVERS)).into_option()?;
+    if time > DAY {
+        let message = "`store.keep_servers` is out of range";
+        section.problem("keep_servers", message, "write a time up to \"1d\", or \"off\"");
     }
     Some(time)
 }

@@ -86,6 +86,7 @@ async fn ask(upstream: &Arc<Upstream>, call: &Call, probe: &Probe, old_process: 
         }
     };
     let dispatch = Dispatch {
+        attempt: None,
         caller: call.accepted.caller.clone(),
         tool: probe.tool.clone(),
         arguments: Text::of(&arguments),

@@ -11,7 +11,7 @@ use super::{
     words,
 };
 use crate::{
-    upstream::{Client, Question, Remark, Signal},
+    upstream::{Bookmark, Client, Question, Remark, Signal},
     wire,
 };
 
@@ -32,7 +32,8 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(super) enum Input {
     Event(Event),
-    Signal(holdfast_store::Attempt, Signal),
+    /// With what keeps it from being lost until it is dealt with.
+    Signal(holdfast_store::Attempt, Signal, Option<Arc<Bookmark>>),
     Decision(Decision),
     Probed(holdfast_store::Attempt, holdfast_store::engine::Probed),
     Joined(holdfast_store::Caller, Option<holdfast_store::KeySource>),

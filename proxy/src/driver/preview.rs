@@ -81,6 +81,7 @@ pub(super) async fn look(upstream: &Arc<Upstream>, call: &Call, arguments: &Text
             let caller = call.accepted.caller.clone();
             let arguments = Text::of(&arguments);
             let dispatch = Dispatch {
+                attempt: None,
                 caller,
                 tool,
                 arguments,

@@ -3,18 +3,18 @@
 use std::sync::{Arc, Weak};
 
 use holdfast_store::{
-    Append, Call, Claim, Disposition, Entry, Hash32, Journal, JournalError, KeyFate, Millis, State, Urgency,
-    engine,
+    Append, Attempt, Call, Claim, Disposition, Entry, Hash32, Journal, JournalError, KeyFate, Millis, State,
+    Urgency, engine,
 };
 
 use super::{
     Driver, accept,
     journaling::{append, folded, no_earlier_than, now, read},
-    live::Live,
+    live::{Input, Live},
     plans::Plans,
-    task::{Durable, Probing, Task, abandon_exempt},
+    task::{Durable, Probing, Task, abandon_exempt, hear},
 };
-use crate::upstream::{Client, Trust};
+use crate::upstream::{Again, Client, Flight, Signal, Trust, Unsent, Upstream};
 
 /// Identical earlier calls that are looked at, newest first.
 const LOOK_BACK: usize = 32;
@@ -34,6 +34,7 @@ impl Driver {
         if let Some(latest) = calls.iter().map(|call| call.since.max(call.heard)).max() {
             no_earlier_than(latest);
         }
+        self.upstreams.recovering(now());
         let mut count = 0;
         for call in calls {
             count += 1;
@@ -43,6 +44,7 @@ impl Driver {
                 self.resume(call)?;
             }
         }
+        self.upstreams.recovered();
         tokio::spawn(self.clone().watch_tools());
         Ok(count)
     }
@@ -62,22 +64,61 @@ impl Driver {
         let (live, inbox) = Live::new(call, origin, Client::unknown());
         let live = Arc::new(live);
         self.live_map().insert(live.id, live.clone());
-        live.tell(engine::Event::Recovered);
+        let flight = self.resume_attempts(&live, &upstream);
+        let in_flight = live.with(|shared| shared.call.state == State::InFlight);
         let task = Task {
             driver: self.clone(),
             live,
             inbox,
             upstream,
+            slot: if in_flight && flight.is_some() { line.try_enter() } else { None },
             line,
-            slot: None,
             queued: None,
-            flight: None,
+            flight,
             probing: Probing::No,
             question: None,
             durable: Durable::First,
         };
         tokio::spawn(task.run(Vec::new()));
         Ok(())
+    }
+
+    /// Tells the call's task where it stands, and lets it hear what its attempts of earlier lives still bring.
+    fn resume_attempts(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        upstream: &Arc<Upstream>,
+    ) -> Option<(Attempt, Flight)> {
+        let (id, attempts, state, since, same, channel) = live.with(|shared| {
+            let call = &shared.call;
+            let same = call.identity() == &*upstream.identity();
+            (call.id, call.attempts, call.state, call.since, same, call.accepted.caller.channel.clone())
+        });
+        let mut flight = None;
+        for attempt in (1..=attempts).map(Attempt) {
+            let latest = attempt.0 == attempts && state == State::InFlight;
+            // Only of the latest it is known when it was to be sent, and what is spoken to now may be another server.
+            let meant = if latest && same { since } else { Millis(0) };
+            let hear = hear(self, live, upstream, attempt);
+            match upstream.again((id, attempt), &channel, meant, hear) {
+                Again::Awaited(sent) => flight = Some((attempt, sent)),
+                Again::NeverSent => {
+                    let message = "Holdfast was restarted before this attempt left.".to_owned();
+                    let unsent = Signal::Unsent(Unsent { code: "upstream-unreachable", message });
+                    live.send(Input::Signal(attempt, unsent, None)).ok();
+                    return flight;
+                }
+                Again::Unknown => {}
+            }
+        }
+        let awaited = flight.as_ref().is_some_and(|(attempt, _)| attempt.0 == attempts);
+        if awaited && state == State::InFlight {
+            // It goes on as if nothing had happened; nobody has listened for signs of life meanwhile.
+            live.with(|shared| shared.call.heard = now());
+        } else {
+            live.tell(engine::Event::Recovered);
+        }
+        flight
     }
 
     /// Nobody can ask for this call again, and repeating it would help nobody.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     report::Report,
-    upstream::{Dispatch, Flight, Question, Signal, Unsent, Upstream},
+    upstream::{Bookmark, Dispatch, Flight, Question, Signal, Unsent, Upstream},
     wire,
 };
 
@@ -140,7 +140,7 @@ impl Task {
             // The slot that it was made for is gone, and with the next one it is made again.
             Input::Event(Event::Rechecked { .. }) if self.slot.is_none() => Ok(()),
             Input::Event(event) => self.step(event).await.map(drop),
-            Input::Signal(attempt, signal) => {
+            Input::Signal(attempt, signal, bookmark) => {
                 let signal = match signal {
                     Signal::Progress(params) => return self.heard(&Heard::Progress(params)),
                     Signal::Remarked(remark) => return self.heard(&Heard::Remarked(remark)),
@@ -148,7 +148,10 @@ impl Task {
                     signal => signal,
                 };
                 let event = classify::event(&self.upstream.config(), attempt, signal);
-                self.step(event).await.map(drop)
+                let stepped = self.step(event).await.map(drop);
+                // What follows from it is durable.
+                drop(bookmark);
+                stepped
             }
             Input::Decision(decision) => match self.step(decision.event).await? {
                 Ok(state) => {
@@ -371,12 +374,13 @@ impl Task {
                 pause.as_secs() + 1
             );
             let unsent = Unsent { code: "breaker-open", message };
-            self.live.send(Input::Signal(attempt, Signal::Unsent(unsent))).ok();
+            self.live.send(Input::Signal(attempt, Signal::Unsent(unsent), None)).ok();
             return;
         }
         let dispatch = self.live.with(|shared| {
             let accepted = &shared.call.accepted;
             Dispatch {
+                attempt: Some((shared.call.id, attempt)),
                 caller: accepted.caller.clone(),
                 tool: accepted.tool.clone(),
                 arguments: shared.call.arguments().clone(),
@@ -391,18 +395,28 @@ impl Task {
                 identity: Some(shared.call.identity().into()),
             }
         });
-        let (live, driver, upstream) = (self.live.clone(), self.driver.clone(), self.upstream.clone());
-        let hear = Box::new(move |signal: Signal| {
-            driver.note_transport(&upstream.config(), &signal);
-            if let Err(unsent) = live.send(Input::Signal(attempt, signal))
-                && let Input::Signal(attempt, Signal::Answered(answer)) = *unsent
-            {
-                let entry = Entry::AnsweredAgain { attempt, answer };
-                tokio::spawn(driver.clone().record_late(live.id, entry));
-            }
-        });
+        let hear = hear(&self.driver, &self.live, &self.upstream, attempt);
         self.flight = Some((attempt, self.upstream.dispatch(dispatch, hear)));
     }
+}
+
+/// Tells the call's task what an attempt brings; what comes when the task has ended is only recorded.
+pub(super) fn hear(
+    driver: &Arc<Driver>,
+    live: &Arc<Live>,
+    upstream: &Arc<Upstream>,
+    attempt: Attempt,
+) -> Box<dyn Fn(Signal) + Send + Sync> {
+    let (driver, live, upstream) = (driver.clone(), live.clone(), upstream.clone());
+    Box::new(move |signal| {
+        driver.note_transport(&upstream.config(), &signal);
+        if let Err(unsent) = live.send(Input::Signal(attempt, signal, Bookmark::here()))
+            && let Input::Signal(attempt, Signal::Answered(answer), _) = *unsent
+        {
+            let entry = Entry::AnsweredAgain { attempt, answer };
+            tokio::spawn(driver.clone().record_late(live.id, entry));
+        }
+    })
 }
 
 fn delay(at: Millis) -> Duration {

@@ -404,9 +404,7 @@ async fn get(
         let message = "Accept must list text/event-stream";
         return Err(Problem { status: StatusCode::NOT_ACCEPTABLE, ..Problem::invalid_request(message) });
     }
-    if visitor.bridge.is_none()
-        && era::of(Carrier::Http(headers), "", &Map::new(), false)? == Era::Modern
-    {
+    if visitor.bridge.is_none() && era::of(Carrier::Http(headers), "", &Map::new(), false)? == Era::Modern {
         return Ok(not_allowed("POST"));
     }
     let sender = Sender::of(front, visitor, Era::Legacy, "", &Map::new(), headers)?;

@@ -16,7 +16,7 @@ use super::{
     call::{self, Asked, Begun, Cancellable},
     deliver::{self, Output},
     era::Era,
-    http::{Accepts, Sender},
+    http::{Accepts, Prefers, Sender},
     hub::Wants,
     listen::Link,
     replay::{About, CallStream, Name, Track},
@@ -119,7 +119,7 @@ async fn rest(
         id,
         era: Era::Legacy,
         caller,
-        accepts: Accepts { json: false, events: true },
+        accepts: Accepts { json: false, events: true, first: Prefers::Events },
         transport_key: None,
         header_key: None,
         headers: None,
@@ -136,6 +136,7 @@ async fn rest(
         patience_shown: None,
         collects,
         retry: None,
+        server: None,
         inputs: None,
     };
     let (front, link) = (front.clone(), link.clone());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_store::Text;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
@@ -19,7 +20,7 @@ pub(super) const MODERN: &str = "2026-07-28";
 pub(super) const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST_LEGACY];
 
 /// How a request is dressed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Era {
     /// Nothing is agreed: `initialize` itself.
     Opening,
@@ -30,7 +31,7 @@ pub(super) enum Era {
 }
 
 /// The beginning of a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Opening {
     Initialize,
     Discover,

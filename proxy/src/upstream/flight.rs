@@ -50,6 +50,11 @@ impl Flight {
         Self { place: Arc::new(Mutex::new(Place::Waiting(None))) }
     }
 
+    /// That of a request that an earlier life sent.
+    pub(super) fn of_earlier_life(link: Link, id: RequestId) -> Self {
+        Self { place: Arc::new(Mutex::new(Place::Sent(link, id))) }
+    }
+
     /// Tells the server that the answer is not wanted; an answer that comes all the same is still passed on. A call
     /// that has not left is not sent, and `on` hears that.
     pub(crate) fn cancel(&self, reason: &str) {
@@ -111,7 +116,12 @@ impl Flight {
             listener(Signal::Unsent(unsent));
             return;
         }
-        let id = RequestId::fresh();
+        let id = match parcel {
+            Parcel::Call(dispatch) => {
+                dispatch.attempt.map_or_else(RequestId::fresh, |(call, attempt)| RequestId::of(call, attempt))
+            }
+            Parcel::Relayed(_) => RequestId::fresh(),
+        };
         let mirrored = || match (parcel, shared.catalog()) {
             (Parcel::Call(dispatch), Some(catalog)) => catalog.mirrored(&dispatch.tool, &dispatch.arguments),
             _ => Vec::new(),

@@ -22,13 +22,17 @@ use super::{
     client,
     era::Opening,
     health::{self, Pulse},
+    kept::{self, Estate},
     link::{Link, NotOpen, Offer},
     peer::Peer,
     pipe::Pipe,
-    process::{LastWords, Recipe, start},
+    process::{Command, LastWords, Process},
     web::{Address, Web},
 };
-use crate::config::{ServerConfig, Transport};
+use crate::{
+    config::{ServerConfig, Transport},
+    keeper::{Keeper, Recipe},
+};
 
 /// How long a server may take from its start to its list of tools.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(10);
@@ -59,6 +63,8 @@ pub(super) struct Shared {
     audiences: Audiences,
     /// Of the latest processes, the newest last.
     words: Mutex<VecDeque<Arc<LastWords>>>,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) estate: Estate,
 }
 
 #[derive(Clone, Copy)]
@@ -73,6 +79,7 @@ impl Shared {
         changed: watch::Sender<u64>,
         judge: Judge,
         audiences: Audiences,
+        keeper: Arc<Keeper>,
     ) -> Self {
         let health = Health { state: HealthState::Idle, since: now(), last_error: None, restarts: 0 };
         Self {
@@ -87,6 +94,8 @@ impl Shared {
             judge,
             audiences,
             words: Mutex::default(),
+            keeper,
+            estate: Estate::default(),
         }
     }
 
@@ -217,24 +226,45 @@ impl Shared {
         }
     }
 
-    fn link(&self, sharer: &Sharer) -> Result<Link, Unsent> {
-        let failed = |code, what: String| Unsent { code, message: format!("server `{}`: {what}", self.name) };
-        let origin = Origin { server: self.name.clone(), sharer: sharer.clone() };
-        let peer = Peer::new(origin, self.audiences.clone());
-        let config = self.config();
-        match &config.transport {
+    /// How the server is started, where it is a process.
+    pub(super) fn recipe(&self, sharer: &Sharer) -> Option<Recipe> {
+        match &self.config().transport {
             Transport::Stdio { command, args, env, cwd } => {
-                let recipe = Recipe { server: &self.name, command, args, env, cwd: cwd.as_deref() };
-                let process = start(&recipe).map_err(|what| failed("upstream-spawn-failed", what))?;
-                self.hears(&process.last_words);
-                Ok(Link::pipe(Pipe::attach(peer, process)))
+                let command = Command { server: &self.name, command, args, env, cwd: cwd.as_deref() };
+                Some(command.recipe(&kept::name(sharer)))
             }
+            _ => None,
+        }
+    }
+
+    /// What hears one of its connections.
+    pub(super) fn peer(&self, sharer: &Sharer) -> Peer {
+        let origin = Origin { server: self.name.clone(), sharer: sharer.clone() };
+        Peer::new(origin, self.audiences.clone())
+    }
+
+    async fn link(&self, sharer: &Sharer) -> Result<Link, Unsent> {
+        let failed = |code, what: String| Unsent { code, message: format!("server `{}`: {what}", self.name) };
+        let peer = self.peer(sharer);
+        if let Some(recipe) = self.recipe(sharer) {
+            self.estate.cleared().await;
+            let process = Process::start(&self.keeper, recipe).await;
+            let process = process.map_err(|what| failed("upstream-spawn-failed", what))?;
+            self.hears(&process.last_words);
+            let ready = CancellationToken::new();
+            ready.cancel();
+            return Ok(Link::pipe(Pipe::attach(peer, process, ready)));
+        }
+        let config = self.config();
+        let old = config.http.old;
+        match &config.transport {
+            Transport::Stdio { .. } => unreachable!("it has a recipe"),
             Transport::Http { url, headers } => {
                 let address = self
                     .address
                     .get_or_init(|| {
                         let address = Address::new(self.name.clone(), url, headers)?;
-                        Ok(Arc::new(if config.http.old { address.is_old() } else { address }))
+                        Ok(Arc::new(if old { address.is_old() } else { address }))
                     })
                     .clone()
                     .map_err(|what| failed("upstream-unreachable", what))?;
@@ -407,6 +437,11 @@ impl Instance {
         self.pulse.hung(server)
     }
 
+    /// Has it opened now.
+    pub(super) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
     /// Notes that the connection is of use.
     pub(super) fn answered(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
@@ -481,14 +516,17 @@ impl Instance {
 
     /// Opens a connection, and a second one if the server wants to be begun with in the other way.
     async fn open(&self, shared: &Shared) -> Result<(Link, Offer), (Unsent, Option<Link>)> {
+        if let Some(running) = shared.estate.running(&self.for_whom.sharer) {
+            return Ok(running);
+        }
         shared.report(HealthState::Starting, None);
         let For { sharer, speaks, .. } = &self.for_whom;
-        let mut link = shared.link(sharer).map_err(|unsent| (unsent, None))?;
+        let mut link = shared.link(sharer).await.map_err(|unsent| (unsent, None))?;
         let mut opened = self.agree(shared, &link, shared.opening(*speaks)).await;
         if let Err(NotOpen::Begin(opening)) = opened {
             shared.remember(*speaks, opening);
             link.stop().await;
-            link = shared.link(sharer).map_err(|unsent| (unsent, None))?;
+            link = shared.link(sharer).await.map_err(|unsent| (unsent, None))?;
             opened = self.agree(shared, &link, opening).await;
         }
         match opened {
@@ -525,6 +563,7 @@ impl Instance {
         self.answers.store(0, Ordering::Relaxed);
         self.vain.store(0, Ordering::Relaxed);
         shared.report(HealthState::Up, None);
+        link.note(&offer).await;
         if self.lives.fetch_add(1, Ordering::Relaxed) > 0 {
             shared.restarted();
         }
@@ -536,7 +575,7 @@ impl Instance {
                 offer.changes().for_each(|remark| audience.remarked(&origin, &remark));
             }
         }
-        let news = tokio::spawn(link.clone().listen(offer));
+        let news = tokio::spawn(link.clone().listen(offer.clone()));
         let mut watch = std::pin::pin!(health::watch(shared, &link, &self.pulse));
         loop {
             tokio::select! {
@@ -547,7 +586,7 @@ impl Instance {
                     break;
                 }
                 () = link.peer().list_changed.notified() => tokio::select! {
-                    () = relist(shared, &link) => {}
+                    () = relist(shared, &link) => link.note(&offer).await,
                     () = link.over().cancelled() => break,
                     () = self.stop.cancelled() => break,
                 },

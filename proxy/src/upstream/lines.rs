@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::unread::Unread;
+
 /// Memory that is kept from one line to the next.
 const MOST_KEPT_BYTES: usize = 1024 * 1024;
 
@@ -19,6 +21,8 @@ pub(super) enum Line<'a> {
 /// Lines from a reader.
 pub(super) struct Lines {
     buffer: Vec<u8>,
+    /// Bytes of the stream before the buffer.
+    before: u64,
     /// Bytes of the buffer that were handed out.
     taken: usize,
     /// Bytes of the buffer that hold no line end.
@@ -30,21 +34,44 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(limit_bytes: usize) -> Self {
-        Self { buffer: Vec::with_capacity(8 * 1024), taken: 0, searched: 0, limit_bytes, skipping: None }
+        Self {
+            buffer: Vec::with_capacity(8 * 1024),
+            before: 0,
+            taken: 0,
+            searched: 0,
+            limit_bytes,
+            skipping: None,
+        }
     }
 
     /// Reads once. False at the end of the stream.
     pub(super) async fn fill(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+        self.make_room();
+        self.buffer.reserve(8 * 1024);
+        Ok(from.read_buf(&mut self.buffer).await? > 0)
+    }
+
+    /// The same, of a stream that is only looked at.
+    pub(super) async fn look(&mut self, at: &mut Unread) -> io::Result<bool> {
+        self.make_room();
+        Ok(at.look(&mut self.buffer).await? > 0)
+    }
+
+    fn make_room(&mut self) {
         if self.taken > 0 {
             self.buffer.drain(..self.taken);
+            self.before += self.taken as u64;
             self.searched -= self.taken;
             self.taken = 0;
         }
         if self.buffer.is_empty() && self.buffer.capacity() > MOST_KEPT_BYTES {
             self.buffer.shrink_to(8 * 1024);
         }
-        self.buffer.reserve(8 * 1024);
-        Ok(from.read_buf(&mut self.buffer).await? > 0)
+    }
+
+    /// Bytes of the stream that were handed out, or thrown away.
+    pub(super) fn handed_out(&self) -> u64 {
+        self.before + self.taken as u64
     }
 
     /// The next line that is complete.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use holdfast_store::{Loss, Text};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::{
     sync::{oneshot, watch},
@@ -68,7 +69,7 @@ pub(super) enum NotOpen {
 }
 
 /// What the server said of itself when the connection was opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Offer {
     pub(super) opening: Opening,
     /// The whole result of `initialize` or `server/discover`.
@@ -112,6 +113,15 @@ impl Offer {
     }
 }
 
+/// What the next life has to know of a conversation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Agreed {
+    pub(super) era: Era,
+    pub(super) offer: Offer,
+    /// The definitions of the tools that were listed last: a server that is busy with a call may not list them for long.
+    pub(super) tools: Vec<Value>,
+}
+
 impl Link {
     pub(super) fn pipe(pipe: Arc<Pipe>) -> Self {
         Self::over_wire(Wire::Pipe(pipe))
@@ -124,6 +134,35 @@ impl Link {
     fn over_wire(wire: Wire) -> Self {
         let subscribed = Arc::new(watch::Sender::new(BTreeSet::new()));
         Self { wire, era: Arc::default(), listed: Arc::default(), subscribed }
+    }
+
+    /// Takes up a conversation that an earlier life began, with what was agreed in it.
+    pub(super) fn resume(pipe: Arc<Pipe>, agreed: &Agreed) -> Self {
+        let link = Self::pipe(pipe);
+        let _ = link.era.set(agreed.era.clone());
+        link
+    }
+
+    /// Lets the next life know what is agreed, where it can take this conversation up.
+    pub(super) async fn note(&self, offer: &Offer) {
+        let Wire::Pipe(pipe) = &self.wire else { return };
+        let tools = {
+            let listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
+            listed.iter().flat_map(|listed| &*listed.tools).map(|tool| tool.definition.clone()).collect()
+        };
+        let agreed = Agreed { era: self.era(), offer: offer.clone(), tools };
+        match serde_json::to_value(agreed) {
+            Ok(note) => pipe.note(note).await,
+            Err(error) => tracing::warn!(target: "upstream", %error, "what is agreed cannot be kept"),
+        }
+    }
+
+    /// Waits for what a request of an earlier life brings.
+    pub(super) fn await_again(&self, id: RequestId, channel: &str, listener: Listener) {
+        let purpose = Purpose::Agent(channel.into());
+        if !self.peer().register(id, listener.clone(), purpose) {
+            listener(Signal::Lost(Loss::Disconnected, self.cause()));
+        }
     }
 
     /// This process or session listed these tools.

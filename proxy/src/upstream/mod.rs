@@ -8,6 +8,7 @@ mod flight;
 mod headers;
 mod health;
 mod instance;
+mod kept;
 mod lines;
 mod link;
 mod peer;
@@ -17,8 +18,10 @@ mod question;
 mod relay;
 mod reload;
 mod server;
+mod stage;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod web;
 
 use std::{
@@ -28,7 +31,7 @@ use std::{
 };
 
 use holdfast_policy::Hints;
-use holdfast_store::{Answer, Caller, Loss, Millis, Text};
+use holdfast_store::{Answer, Attempt, CallId, Caller, Loss, Millis, Text};
 use serde_json::Value;
 use tokio::{
     sync::watch,
@@ -42,12 +45,17 @@ pub(crate) use self::{
     client::{Client, Speaks},
     flight::Flight,
     headers::retry_after_ms,
+    kept::Again,
     question::{Answers, Ask, Question, Said},
     relay::Relayed,
     reload::Fate,
     server::Upstream,
+    unread::Bookmark,
 };
-use crate::config::ServerConfig;
+use crate::{
+    config::ServerConfig,
+    keeper::{Keeper, Kept},
+};
 
 /// How long a process or session of one channel or principal is kept without use.
 const IDLE_LIMIT: Duration = Duration::from_secs(5 * 60);
@@ -78,19 +86,39 @@ pub(crate) struct Upstreams {
     changed: watch::Sender<u64>,
     judge: Judge,
     audiences: Audiences,
+    keeper: Arc<Keeper>,
+    /// What servers of an earlier life say is heard.
+    ready: CancellationToken,
     stopped: CancellationToken,
 }
 
 impl Upstreams {
     /// Starts what all agents share, and waits for nothing: a server that hangs holds up nobody else.
     /// Needs a tokio runtime.
+    /// They end with this process; [`Upstreams::start_kept`] has them outlive it.
     pub(crate) fn start(servers: &[ServerConfig]) -> Arc<Self> {
+        Self::start_kept(servers, Keeper::within(), Vec::new())
+    }
+
+    /// The same, with what the keeper has kept of an earlier life. What those servers say is heard once
+    /// [`Upstreams::recovered`] was called.
+    pub(crate) fn start_kept(servers: &[ServerConfig], keeper: Arc<Keeper>, kept: Vec<Kept>) -> Arc<Self> {
         let (changed, judge, audiences) = (watch::Sender::new(0), Judge::default(), Audiences::default());
-        let start = |server| Upstream::start(server, changed.clone(), judge.clone(), audiences.clone());
+        let ready = CancellationToken::new();
+        let mut kept = kept::by_server(kept);
+        let start = |server: &ServerConfig| {
+            let kept = kept.remove(&server.name).unwrap_or_default();
+            let (changed, judge, audiences) = (changed.clone(), judge.clone(), audiences.clone());
+            Upstream::start(server, changed, judge, audiences, keeper.clone(), (kept, &ready))
+        };
+        let all = servers.iter().map(start).collect();
+        kept::dismiss(kept.into_values().flatten());
         let upstreams = Arc::new(Self {
-            all: RwLock::new(servers.iter().map(start).collect()),
+            all: RwLock::new(all),
             away: Mutex::default(),
             leaving: TaskTracker::new(),
+            keeper,
+            ready,
             changed: changed.clone(),
             judge: judge.clone(),
             audiences: audiences.clone(),
@@ -98,6 +126,18 @@ impl Upstreams {
         });
         tokio::spawn(sweep(upstreams.clone()));
         upstreams
+    }
+
+    /// From now on nothing is sent that the next life would not know of. To be called when the clock is right, and before
+    /// anything is sent.
+    pub(crate) fn recovering(&self, now: Millis) {
+        self.keeper.sent().complete_from(now);
+    }
+
+    /// All unfinished calls were read back: what servers of an earlier life say finds them.
+    pub(crate) fn recovered(&self) {
+        self.all().iter().for_each(|upstream| upstream.settled());
+        self.ready.cancel();
     }
 
     /// The server of this name.
@@ -141,6 +181,7 @@ impl Upstreams {
         futures_util::future::join_all(self.all().iter().map(|upstream| upstream.stop())).await;
         self.leaving.close();
         self.leaving.wait().await;
+        self.keeper.stop().await;
     }
 }
 
@@ -204,6 +245,8 @@ impl HealthState {
 /// One `tools/call` on its way to a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatch {
+    /// Which attempt of which call it is: its request is known by that after a restart. None: nobody will ask for it.
+    pub(crate) attempt: Option<(CallId, Attempt)>,
     /// For whom: decides which process or session where a server is not shared by all.
     pub(crate) caller: Caller,
     /// For which server, by command line or URL, where no other one will do.

@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use holdfast_store::{Answer, AnswerKind, Loss, Text};
+use holdfast_store::{Answer, AnswerKind, Attempt, CallId, Loss, Text, hash_fields};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::sync::Notify;
@@ -28,12 +28,32 @@ const WITHDRAWN: usize = 1024;
 
 /// The JSON-RPC id of a request of ours, and its progress token.
 ///
-/// Ids start from the clock, so that a server which outlives us does not see one twice, and stay below 2^53, which
-/// is what servers written in JavaScript can tell apart.
+/// That of an attempt follows from its call, so that the answer is known again after a restart. Others start from the
+/// clock, so that a server which outlives us does not see one twice. All stay below 2^53, which is what servers written
+/// in JavaScript can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RequestId(u64);
 
+/// Marks the ids of calls; the clock comes so far in the year 2058.
+const CALL: u64 = 1 << 52;
+
 impl RequestId {
+    /// Of an attempt of a call.
+    pub(super) fn of(call: CallId, attempt: Attempt) -> Self {
+        let hash = hash_fields("holdfast/request", &[&call.bytes(), &attempt.0.to_be_bytes()]);
+        let first = hash.0.first_chunk().expect("a hash has more bytes");
+        Self(CALL | (u64::from_be_bytes(*first) >> 12))
+    }
+
+    /// Whether it is that of an attempt of a call.
+    pub(super) fn is_call(self) -> bool {
+        self.0 & CALL != 0
+    }
+
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
     pub(super) fn fresh() -> Self {
         static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| {
             const JANUARY_2024_MS: u64 = 1_704_067_200_000;

@@ -2,24 +2,36 @@
 
 use std::{
     collections::VecDeque,
-    io,
     sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
 use holdfast_store::Loss;
-use tokio::{net::unix::pipe, process::Child, time::timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Signal, Unsent,
     lines::{Line, Lines},
     peer::{Peer, RequestId},
-    process::{GRACE, Group, LastWords, Process},
+    process::{LastWords, Process},
+    stage::{Handed, Message, Way},
+    unread::{Bookmarks, Unread},
 };
+use crate::keeper::{Ended, GRACE, Hold};
 
 /// The longest message that is read. A longer one costs its own request the answer, and nothing else.
 pub(super) const LONGEST_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// A line that comes no further for so long is taken as far as it is there: its server may wait for room.
+const SLOWEST_LINE: Duration = Duration::from_millis(200);
+/// An answer that is not durable for so long holds up nothing behind it any more.
+const SLOWEST_COMMIT: Duration = Duration::from_secs(5);
+/// Pauses while a server does not read its stdin.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// How long calls that are out may take to end on a server whose keeper has ended.
+const UNKEPT: Duration = Duration::from_secs(10);
 
 /// A running server, from its start to the end of its last process.
 pub(super) struct Pipe {
@@ -36,19 +48,14 @@ pub(super) struct Pipe {
     pub(super) ended: CancellationToken,
     last_words: Arc<LastWords>,
     cause: OnceLock<String>,
+    hold: Hold,
 }
 
 struct Out {
-    pipe: Option<Arc<pipe::Sender>>,
+    way: Option<Way>,
     queue: VecDeque<Message>,
     /// True while a task waits for the pipe to take more.
     flushing: bool,
-}
-
-struct Message {
-    id: Option<RequestId>,
-    bytes: Vec<u8>,
-    written: usize,
 }
 
 enum Drained {
@@ -58,19 +65,29 @@ enum Drained {
 }
 
 impl Pipe {
-    /// Takes over a process. Needs a tokio runtime.
-    pub(super) fn attach(peer: Peer, process: Process) -> Arc<Self> {
-        let Process { child, group, stdin, stdout, last_words } = process;
+    /// Takes over a process. What it writes is read once `ready`. Needs a tokio runtime.
+    pub(super) fn attach(peer: Peer, process: Process, ready: CancellationToken) -> Arc<Self> {
+        let Process { hold, way, stdout, last_words } = process;
+        let queue = way.left().into_iter().collect();
+        let out = Out { way: Some(way), queue, flushing: false };
         let pipe = Arc::new(Self {
             server: peer.server().clone(),
             peer: Arc::new(peer),
-            out: Mutex::new(Out { pipe: Some(Arc::new(stdin)), queue: VecDeque::new(), flushing: false }),
+            out: Mutex::new(out),
             over: CancellationToken::new(),
             read_out: CancellationToken::new(),
             stopping: CancellationToken::new(),
             ended: CancellationToken::new(),
             last_words,
             cause: OnceLock::new(),
+            hold,
+        });
+        pipe.push(None);
+        let living = pipe.clone();
+        tokio::spawn(async move {
+            ready.cancelled().await;
+            tokio::spawn(living.clone().read(stdout));
+            living.tend().await;
         });
         let way = Arc::downgrade(&pipe);
         pipe.peer.answers_by(Box::new(move |message| {
@@ -78,16 +95,19 @@ impl Pipe {
                 pipe.write(None, message);
             }
         }));
-        tokio::spawn(pipe.clone().read(stdout));
-        tokio::spawn(pipe.clone().tend(child, group));
         pipe
     }
 
     /// Sends one message. What cannot be written settles its request: as unsent before the first byte, as lost after it.
     pub(super) fn write(self: &Arc<Self>, id: Option<RequestId>, text: String) {
+        self.push(Some(Message::line(id, text)));
+    }
+
+    /// Puts a message behind those that wait, and hands on what can be.
+    fn push(self: &Arc<Self>, message: Option<Message>) {
         let failed = {
             let mut out = self.out();
-            out.queue.push_back(Message { id, bytes: one_line(text), written: 0 });
+            out.queue.extend(message);
             if out.flushing {
                 return;
             }
@@ -108,7 +128,16 @@ impl Pipe {
     pub(super) fn take_back(&self, id: RequestId) -> bool {
         let mut out = self.out();
         let at = out.queue.iter().position(|message| message.id == Some(id) && message.written == 0);
-        at.is_some_and(|at| out.queue.remove(at).is_some())
+        let Some(message) = at.and_then(|at| out.queue.remove(at)) else { return false };
+        if let Some(way) = &out.way {
+            way.take_back(&message);
+        }
+        true
+    }
+
+    /// Lets the keeper keep this, for the next life.
+    pub(super) async fn note(&self, note: serde_json::Value) {
+        self.hold.note(note).await;
     }
 
     /// Why the server takes no requests, with what it said last.
@@ -130,14 +159,14 @@ impl Pipe {
     }
 
     async fn flush(self: Arc<Self>) {
+        let mut pause = SHORTEST_PAUSE;
         loop {
-            let Some(pipe) = self.out().pipe.clone() else { break };
+            // Of a pipe that is written to past the runtime, the runtime cannot tell when there is room.
             tokio::select! {
-                _ = pipe.writable() => {}
+                () = sleep(pause) => pause = LONGEST_PAUSE.min(pause * 2),
                 () = self.read_out.cancelled() => {}
                 () = self.stopping.cancelled() => {}
             }
-            drop(pipe);
             let mut out = self.out();
             match out.drain() {
                 Drained::All => {
@@ -158,7 +187,7 @@ impl Pipe {
     fn close_input(&self) {
         let failed = {
             let mut out = self.out();
-            out.pipe = None;
+            out.way = None;
             std::mem::take(&mut out.queue)
         };
         self.not_written(failed);
@@ -181,15 +210,49 @@ impl Pipe {
         }
     }
 
-    async fn read(self: Arc<Self>, mut stdout: pipe::Receiver) {
+    /// Hears every line at once, and takes it out of the kernel when it need not be heard again: if we end before an
+    /// answer is durable, the next life finds it there.
+    async fn read(self: Arc<Self>, mut stdout: Unread) {
         let mut lines = Lines::new(LONGEST_MESSAGE_BYTES);
-        while lines.fill(&mut stdout).await.unwrap_or(false) {
-            while let Some(line) = lines.next() {
-                self.hear(line);
+        let (mut bookmarks, mut taken) = (Bookmarks::default(), 0);
+        loop {
+            let seen = taken + stdout.seen() as u64;
+            let patience = if seen > lines.handed_out() { SLOWEST_LINE } else { SLOWEST_COMMIT };
+            let in_time = tokio::select! {
+                more = lines.look(&mut stdout) => match more {
+                    Ok(true) => true,
+                    Ok(false) | Err(_) => break,
+                },
+                () = bookmarks.changed() => true,
+                () = sleep(patience), if seen > taken => false,
+            };
+            loop {
+                let begin = lines.handed_out();
+                let Some(line) = lines.next() else { break };
+                bookmarks.hear(begin, || self.hear(line));
             }
+            let whole = lines.handed_out();
+            // Of a line that is begun to be taken the rest is of no use there.
+            let free = if !in_time || stdout.is_full() || taken > whole {
+                taken + stdout.seen() as u64
+            } else {
+                bookmarks.first(taken).unwrap_or(whole)
+            };
+            stdout.take(usize::try_from(free - taken).expect("it was seen in memory"));
+            taken = free;
         }
-        lines.rest().into_iter().for_each(|line| self.hear(line));
+        let begin = lines.handed_out();
+        if let Some(line) = lines.rest() {
+            bookmarks.hear(begin, || self.hear(line));
+        }
         self.over.cancel();
+        let durable = async {
+            while bookmarks.first(taken).is_some() {
+                bookmarks.changed().await;
+            }
+        };
+        // The keeper lets go of what it has of a server that is over.
+        let _ = timeout(SLOWEST_COMMIT, durable).await;
         self.read_out.cancel();
     }
 
@@ -219,21 +282,26 @@ impl Pipe {
     }
 
     /// Watches over the process, and over the order of its end: read all, tell those who wait, leave no process.
-    async fn tend(self: Arc<Self>, mut child: Child, group: Group) {
-        let mut status = tokio::select! {
-            status = child.wait() => status.ok(),
+    async fn tend(self: Arc<Self>) {
+        let ended = tokio::select! {
+            ended = self.hold.ended() => Some(ended),
             () = self.read_out.cancelled() => None,
             () = self.stopping.cancelled() => None,
         };
         self.over.cancel();
-        if status.is_some() {
+        if ended == Some(Ended::Unkept) {
+            self.finish_calls().await;
+        }
+        let status = if let Some(Ended::Exited(status)) = ended {
             // Something that the server started may hold its stdout open: what was written by now is read at once.
             let _ = timeout(Duration::from_millis(500), self.read_out.cancelled()).await;
+            status
         } else {
             self.close_input();
+            self.hold.close_input().await;
             let limit = if self.read_out.is_cancelled() { Duration::from_millis(250) } else { GRACE };
-            status = timeout(limit, child.wait()).await.ok().and_then(Result::ok);
-        }
+            self.exited_within(limit).await
+        };
         let _ = self.cause.set(match status {
             Some(status) => format!("its process has ended ({status})"),
             None => "its process has closed its output".to_owned(),
@@ -241,12 +309,38 @@ impl Pipe {
         if self.read_out.is_cancelled() {
             self.peer.close(&self.cause());
         }
-        group.end(&mut child).await;
+        self.hold.end().await;
         self.close_input();
         let _ = timeout(Duration::from_secs(1), self.read_out.cancelled()).await;
         self.read_out.cancel();
         self.peer.close(&self.cause());
         self.ended.cancel();
+    }
+
+    /// The keeper has ended: the server is as good as before, but it would not outlive us. Its calls may end.
+    async fn finish_calls(&self) {
+        tracing::warn!(target: "upstream", server = &*self.server, "the keeper of the server has ended; the server is started anew");
+        let calls = async {
+            while self.peer.calls() > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            _ = timeout(UNKEPT, calls) => {}
+            () = self.read_out.cancelled() => {}
+            () = self.stopping.cancelled() => {}
+        }
+    }
+
+    async fn exited_within(&self, limit: Duration) -> Option<String> {
+        match timeout(limit, self.hold.ended()).await {
+            Ok(Ended::Exited(status)) => status,
+            Ok(Ended::Unkept) => {
+                let _ = timeout(limit, self.read_out.cancelled()).await;
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     fn out(&self) -> MutexGuard<'_, Out> {
@@ -257,34 +351,17 @@ impl Pipe {
 impl Out {
     /// Writes as much as the pipe takes without waiting.
     fn drain(&mut self) -> Drained {
-        let Some(pipe) = &self.pipe else { return Drained::Broken };
+        let Some(way) = &self.way else { return Drained::Broken };
         while let Some(message) = self.queue.front_mut() {
-            match pipe.try_write(&message.bytes[message.written..]) {
-                Ok(0) => return Drained::Broken,
-                Ok(n) => message.written += n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Drained::Full,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.pipe = None;
+            match way.hand(message) {
+                Handed::Whole => drop(self.queue.pop_front()),
+                Handed::Full => return Drained::Full,
+                Handed::Broken => {
+                    self.way = None;
                     return Drained::Broken;
                 }
-            }
-            if message.written == message.bytes.len() {
-                self.queue.pop_front();
             }
         }
         Drained::All
     }
-}
-
-/// A JSON text as a line. Line ends can only stand between tokens there, where a space is as good.
-fn one_line(text: String) -> Vec<u8> {
-    let mut bytes = text.into_bytes();
-    for byte in &mut bytes {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
-    bytes.push(b'\n');
-    bytes
 }

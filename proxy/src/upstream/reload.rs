@@ -66,7 +66,14 @@ impl Upstreams {
                     (upstream, fate)
                 }
                 None => (
-                    Upstream::start(server, self.changed.clone(), self.judge.clone(), self.audiences.clone()),
+                    Upstream::start(
+                        server,
+                        self.changed.clone(),
+                        self.judge.clone(),
+                        self.audiences.clone(),
+                        self.keeper.clone(),
+                        (Vec::new(), &self.ready),
+                    ),
                     Some(Fate::Added),
                 ),
             };
@@ -95,8 +102,13 @@ impl Upstreams {
             let transport =
                 Transport::Stdio { command: String::new(), args: Vec::new(), env: Vec::new(), cwd: None };
             let config = ServerConfig::plain(name.to_owned(), transport);
-            let mut shared =
-                Shared::new(config, self.changed.clone(), self.judge.clone(), self.audiences.clone());
+            let mut shared = Shared::new(
+                config,
+                self.changed.clone(),
+                self.judge.clone(),
+                self.audiences.clone(),
+                self.keeper.clone(),
+            );
             shared.identity = identity.into();
             Upstream::absent(shared)
         };
@@ -127,6 +139,7 @@ impl Upstreams {
             self.changed.clone(),
             self.judge.clone(),
             self.audiences.clone(),
+            self.keeper.clone(),
         ));
         if was_open && shared.identity == old.identity {
             // Another header or variable: most likely the same tools, which agents need not miss meanwhile.

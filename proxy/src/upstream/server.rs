@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_store::{Answer, Caller, Trouble};
+use holdfast_store::{Answer, Attempt, CallId, Caller, Millis, Trouble};
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
@@ -20,12 +20,14 @@ use super::{
     catalog::Catalog,
     flight::Flight,
     instance::{For, Instance, Keep, START_LIMIT, Shared},
+    kept::Again,
     link::Offer,
     peer::Listener,
     relay::Parcel,
 };
 use crate::{
     config::{ServerConfig, Share, Transport},
+    keeper::{Keeper, Kept},
     wire,
 };
 
@@ -62,13 +64,18 @@ impl Upstream {
         changed: watch::Sender<u64>,
         judge: Judge,
         audiences: Audiences,
+        keeper: Arc<Keeper>,
+        (kept, ready): (Vec<Kept>, &CancellationToken),
     ) -> Arc<Self> {
-        let shared = Arc::new(Shared::new(config.clone(), changed, judge, audiences));
+        let shared = Arc::new(Shared::new(config.clone(), changed, judge, audiences, keeper));
         let upstream = Arc::new(Self {
             name: shared.name.clone(),
             shared: RwLock::new(shared.clone()),
             instances: Mutex::new(Instances::none(Door::Open)),
         });
+        for sharer in shared.estate.take_over(&shared, kept, ready) {
+            upstream.instances().of(sharer, Speaks::Legacy, &shared, &Client::unknown()).want();
+        }
         if config.share == Share::All {
             upstream.instances().of(Sharer::All, Speaks::Legacy, &shared, &Client::unknown());
         }
@@ -246,6 +253,27 @@ impl Upstream {
     /// In which era the server is spoken to on behalf of this agent; none while it is not there.
     pub(crate) fn speaks(&self, caller: &Caller, client: &Arc<Client>) -> Option<Speaks> {
         Some(self.instance(caller, client).ok()?.0.link()?.speaks())
+    }
+
+    /// Finds out what became of an attempt that an earlier life meant to send at this time or later, and lets `on` hear
+    /// what is still to come of it.
+    pub(crate) fn again(
+        &self,
+        attempt: (CallId, Attempt),
+        channel: &str,
+        meant: Millis,
+        on: Box<dyn Fn(Signal) + Send + Sync>,
+    ) -> Again {
+        let shared = self.shared();
+        match shared.recipe(&Sharer::All) {
+            Some(_) => shared.estate.again(&shared, attempt, channel, meant, Arc::from(on)),
+            None => Again::Unknown,
+        }
+    }
+
+    /// Everybody who may be owed an answer by a server of an earlier life has said so.
+    pub(super) fn settled(&self) {
+        self.shared().estate.settled();
     }
 
     /// Sends a call and waits for its answer. For calls that change nothing.

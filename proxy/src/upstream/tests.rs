@@ -40,6 +40,7 @@ fn caller(channel: &str) -> Caller {
 
 fn call(tool: &str) -> Dispatch {
     Dispatch {
+        attempt: None,
         caller: caller("test"),
         tool: tool.into(),
         arguments: Text::parse("{}").expect("valid JSON"),

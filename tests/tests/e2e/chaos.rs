@@ -75,6 +75,51 @@ fn agents_over_http_are_paid_for_once() {
 }
 
 #[test]
+fn agents_get_their_answers_although_holdfast_is_killed() {
+    let (seed, rounds) = (Dice::seed(), rounds(30));
+    let _told = Told(seed);
+    let world = World::empty();
+    let host = format!("127.{}.{}.{}", 1 + seed % 250, 1 + (seed >> 8) % 250, 1 + (seed >> 16) % 250);
+    payment::configure(&world, [&format!("{host}:0"), &format!("{host}:0")]);
+    let served = world.serve();
+    payment::configure(&world, [&served.mcp, &served.inbox]);
+    let address = served.mcp.clone();
+    let (over, tally) = (AtomicBool::new(false), Tally::default());
+    let begun = Instant::now();
+    let (heard, killer) = thread::scope(|scope| {
+        let agents: Vec<_> = (0..AGENTS)
+            .map(|who| {
+                let mut payer = Payer::new(&address, who, Dice::of(seed, who as u64), &tally);
+                let over = &over;
+                scope.spawn(move || pay(who, over, |payment| payment.heard(&payer.insist(payment))))
+            })
+            .collect();
+        let _stop = Stop(&over);
+        let mut killer = Killer::new(&world, Dice::of(seed, 1_000), Keeper::Kept(Some(served)));
+        (0..rounds).for_each(|round| killer.round(Place::of_crash(round)));
+        over.store(true, Ordering::Relaxed);
+        let heard: Payments = agents.into_iter().flat_map(|agent| agent.join().expect("no panic")).collect();
+        (heard, killer)
+    });
+    let summary = Summary {
+        title: "http, servers kept",
+        seed,
+        lived: begun.elapsed(),
+        kills: format!("{:?}", killer.kills),
+    };
+    let served = killer.into_served().expect("it is there after each round");
+    let found = judge(&world, &heard, &summary, &format!("{tally:?}"));
+    let unknown = heard.iter().filter(|(_, heard)| matches!(heard, Heard::Unknown { .. })).count();
+    let interrupted = tally.again.load(Ordering::Relaxed) - tally.hung_up.load(Ordering::Relaxed);
+    let doubtful = unknown.max(found.in_doubt);
+    assert!(doubtful * 1_000 <= interrupted, "{doubtful} of {interrupted} interrupted payments are in doubt");
+    assert_eq!(world.processes_of("bank").len(), 1, "the bank was never started again, and is alone");
+    assert!(served.stop().success());
+    eventually("nobody is left", || world.processes().is_empty());
+    verify(&world);
+}
+
+#[test]
 fn agents_behind_bridges_notice_nothing() {
     let (seed, rounds) = (Dice::seed(), rounds(15));
     let _told = Told(seed);
@@ -154,7 +199,7 @@ fn ask_named_again(address: &str, seed: u64, heard: &[(Payment, Heard)], tally: 
 }
 
 /// Compares, prints, and fails where a promise was broken.
-fn judge(world: &World, heard: &[(Payment, Heard)], summary: &Summary, asked: &str) {
+fn judge(world: &World, heard: &[(Payment, Heard)], summary: &Summary, asked: &str) -> audit::Found {
     let journal = audit::journal(world);
     let found = audit::compare(world, heard, &journal);
     let unknown = |promise: Promise| {
@@ -182,6 +227,7 @@ fn judge(world: &World, heard: &[(Payment, Heard)], summary: &Summary, asked: &s
     assert_eq!(found.sent_twice, Vec::<String>::new());
     assert_eq!(unknown(Promise::Keyed), 0, "what may be sent again is answered in the end");
     assert!(heard.len() > AGENTS, "something was paid");
+    found
 }
 
 fn verify(world: &World) {

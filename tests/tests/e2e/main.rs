@@ -13,6 +13,7 @@ mod doubt;
 mod gates;
 mod holds;
 mod inbox;
+mod kept;
 mod keys;
 mod leaving;
 mod limits;

@@ -66,12 +66,20 @@ impl Place {
     pub(super) fn of_round(round: usize) -> Place {
         Self::TOUR[round % Self::TOUR.len()]
     }
+
+    /// The place of a round in which Holdfast alone is killed.
+    pub(super) fn of_crash(round: usize) -> Place {
+        [Place::Anytime, Place::InCall, Place::Anytime, Place::Committed, Place::Starting, Place::Connecting]
+            [round % 6]
+    }
 }
 
 /// How `serve` comes back.
 pub(super) enum Keeper {
-    /// The killer starts it.
+    /// The killer starts it, and all that it had started was killed with it.
     Killer(Option<Served>),
+    /// The killer starts it, and its servers have been kept.
+    Kept(Option<Served>),
     /// Bridges start it when they need it.
     Bridges,
 }
@@ -130,7 +138,7 @@ impl<'a> Killer<'a> {
     /// The `serve` that is left.
     pub(super) fn into_served(self) -> Option<Served> {
         match self.keeper {
-            Keeper::Killer(served) => served,
+            Keeper::Killer(served) | Keeper::Kept(served) => served,
             Keeper::Bridges => None,
         }
     }
@@ -151,7 +159,7 @@ impl<'a> Killer<'a> {
         self.kill_serve();
         let within = self.dice.up_to(Duration::from_millis(60));
         match &self.keeper {
-            Keeper::Killer(_) => {
+            Keeper::Killer(_) | Keeper::Kept(_) => {
                 let mut command = self.world.holdfast(&["serve"]);
                 quiet(&mut command, self.world.path("serve.log"));
                 let mut child = command.spawn().expect("the program starts");
@@ -169,9 +177,10 @@ impl<'a> Killer<'a> {
     }
 
     fn kill_serve(&mut self) {
-        if let Keeper::Killer(served) = &mut self.keeper {
-            served.take().expect("there is one between rounds").kill();
-            return;
+        match &mut self.keeper {
+            Keeper::Killer(served) => return served.take().expect("there is one between rounds").kill(),
+            Keeper::Kept(served) => return served.take().expect("there is one between rounds").crash(),
+            Keeper::Bridges => {}
         }
         let serving = self.serving();
         serving.iter().for_each(|pid| end(*pid));
@@ -181,7 +190,7 @@ impl<'a> Killer<'a> {
     /// Starts `serve`, or waits until it was started.
     fn await_serve(&mut self) {
         match &mut self.keeper {
-            Keeper::Killer(served) => *served = Some(self.world.serve()),
+            Keeper::Killer(served) | Keeper::Kept(served) => *served = Some(self.world.serve()),
             Keeper::Bridges => {
                 eventually_some("serve is back", || address(self.world));
             }
