@@ -36,7 +36,7 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "URL", conflicts_with_all = ["command", "env", "cwd"], required_unless_present = "command")]
     url: Option<String>,
     /// A header that is sent to it; can be given more than once
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, requires = "url")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, requires = "url", conflicts_with = "command")]
     header: Vec<(String, String)>,
     /// A variable of its environment; can be given more than once
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]

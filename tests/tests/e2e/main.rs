@@ -1,5 +1,6 @@
 //! Stories end to end: the real binaries, through the doors that users have.
 
+mod add;
 mod api_fuzz;
 mod bad_input;
 mod bridge;
@@ -9,11 +10,14 @@ mod chaos;
 mod cli;
 mod clients;
 mod crash;
+mod doctor;
 mod doubt;
 mod gates;
 mod holds;
+mod import;
 mod inbox;
 mod kept;
+mod init;
 mod keys;
 mod leaving;
 mod limits;
