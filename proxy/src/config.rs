@@ -21,8 +21,6 @@ use std::{
 
 use holdfast_policy::{Approver, Document, Policy, Problem, Severity};
 
-#[cfg(test)]
-pub(crate) use self::servers::Http;
 pub(crate) use self::{
     current::Current,
     intake::Intake,
@@ -30,7 +28,7 @@ pub(crate) use self::{
     notify::{Reach, Secret, SinkConfig, Way},
     people::{Agent, Operator, Role},
     proxy::TrustedProxy,
-    servers::{Breaker, Patience, ServerConfig, Share, Transport},
+    servers::{Breaker, Grant, Http, OAuth, Patience, ServerConfig, Share, Transport},
     store::{Place, StoreConfig},
 };
 
@@ -105,10 +103,21 @@ impl Config {
         problems.splice(0..0, document.into_problems());
         match config {
             Some(config) if problems.iter().all(|problem| problem.severity == Severity::Warning) => {
-                Ok((Self { file, ..config }, problems))
+                let mut config = Self { file, ..config };
+                config.keep_tokens();
+                Ok((config, problems))
             }
             _ => Err(problems),
         }
+    }
+
+    /// Tokens of servers are kept beside the journal.
+    pub(crate) fn keep_tokens(&mut self) {
+        let Place::Redb(journal) = &self.store.place else { return };
+        let mut name = journal.clone().into_os_string();
+        name.push(".oauth.json");
+        let vault = PathBuf::from(name);
+        self.servers.iter_mut().for_each(|server| server.http.oauth.vault = Some(vault.clone()));
     }
 
     /// The server of that name.

@@ -242,6 +242,7 @@ fn leave(config: &mut Config, old: &Config) -> Vec<String> {
     config.listen = old.listen.clone();
     config.store.place = old.store.place.clone();
     config.store.durability = old.store.durability;
+    config.keep_tokens();
     left
 }
 

@@ -264,7 +264,7 @@ impl Report {
     pub(crate) fn upstream(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(code, message).hint(match code {
             "upstream-spawn-failed" => "Nothing was sent. The operator finds the reason with `holdfast check` and in the log of `holdfast serve`.",
-            "upstream-unauthorized" => "Nothing was executed. The operator must give Holdfast valid credentials for this server (`headers` or `env`).",
+            "upstream-unauthorized" => "Nothing was executed. The operator must give Holdfast valid credentials for this server (`headers` or `env`), or sign in to it (`holdfast login SERVER`).",
             _ => "Nothing was executed. Try again later, or tell the user that this server is not available.",
         })
     }

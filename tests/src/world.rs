@@ -155,6 +155,16 @@ impl World {
         HttpServer::start(self.command(&binaries::odd()).args([".", "--http"]))
     }
 
+    /// Stops the one process here that runs this program where it is.
+    pub fn pause(&self, program: &str) {
+        self.processes_of(program).into_iter().for_each(pause_process);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self, program: &str) {
+        self.processes_of(program).into_iter().for_each(continue_process);
+    }
+
     /// The token of the one operator, made where none is configured.
     pub fn token(&self) -> String {
         fs::read_to_string(self.path("holdfast.redb.operator-token")).expect("`serve` has made it")

@@ -12,6 +12,7 @@ mod explain;
 mod explain_error;
 mod init;
 mod keeper;
+mod login;
 mod notify_test;
 pub(crate) mod out;
 mod pending;
@@ -122,6 +123,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Check the audit chain of the journal, entry by entry
     Verify(verify::VerifyArgs),
+    /// Sign in to a server that wants OAuth: prints where to go, and waits
+    Login(login::LoginArgs),
     /// Have the running `serve` read its configuration anew, and say what came of it; exit 0 or 1
     Reload(reload::ReloadArgs),
     /// Send a test message to everybody who is notified, and say what came of it; exit 0 or 1
@@ -170,6 +173,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Calls(args) => calls::run(&global, &args),
         Command::Show(args) => show::run(&global, &args),
         Command::Verify(args) => verify::run(&global, args),
+        Command::Login(args) => login::run(&global, &args),
         Command::Reload(args) => reload::run(&global, &args),
         Command::NotifyTest(args) => notify_test::run(&global, &args),
         Command::ExplainError(args) => explain_error::run(&args),

@@ -100,7 +100,14 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     let readiness = Arc::new(Readiness::default());
     let page = Arc::new(Page::new(stop.clone()));
     let (reloads, asked) = Reloads::new();
-    let office = Office { driver, journal: journal.clone(), readiness, page, reloads: reloads.clone() };
+    let office = Office {
+        driver,
+        journal: journal.clone(),
+        readiness,
+        page,
+        reloads: reloads.clone(),
+        base: inbox_base.clone(),
+    };
     let over = stop.child_token();
     let made_token = made.as_ref().map(|made| &*made.text);
     let door = Arc::new(inbox::door(office.inbox(&config, made_token, notifier.board(), over.clone())));
@@ -118,9 +125,8 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     };
     claim.publish(&address).map_err(|error| unwritable(&store, &error))?;
     let (driver, readiness, page) = (office.driver.clone(), office.readiness.clone(), office.page.clone());
-    let running = Running { office, front, door, over, notifying, claim, address, store, inbox_base, stop };
+    let running = Running { office, front, door, over, notifying, claim, address, store, stop };
     let stop = running.stop.clone();
-    let inbox_base = running.inbox_base.clone();
     let reloading = tokio::spawn(reload::run(running, reloads, asked, hangups, files, stop.clone()));
     let asked_to_stop = asked_to_stop();
     announce(mcp, inbox);

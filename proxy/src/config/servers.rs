@@ -139,6 +139,42 @@ impl Default for Breaker {
 pub(crate) struct Http {
     /// Whether it is known to speak the transport of 2024-11-05; else that is found out.
     pub(crate) old: bool,
+    /// How we sign in where it wants that.
+    pub(crate) oauth: OAuth,
+}
+
+/// How we sign in to a server that wants OAuth.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct OAuth {
+    /// False: what the server wants is for its `headers` to give.
+    pub(crate) off: bool,
+    /// Who we are there; none: we register ourselves. An https address is a Client ID Metadata Document.
+    pub(crate) client_id: Option<String>,
+    /// What proves it.
+    pub(crate) client_secret: Option<String>,
+    /// What to ask for where the server does not say what it wants.
+    pub(crate) scopes: Vec<String>,
+    /// Who signs in.
+    pub(crate) grant: Grant,
+    /// Where tokens are kept.
+    pub(crate) vault: Option<PathBuf>,
+}
+
+/// The secret stays out.
+impl fmt::Debug for OAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OAuth({:?}, {:?}, {:?})", self.client_id, self.scopes, self.grant)
+    }
+}
+
+/// Who signs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// A person, with a browser.
+    #[default]
+    Code,
+    /// Holdfast itself, by `client_id` and `client_secret`.
+    ClientCredentials,
 }
 
 /// What becomes of a server that takes requests and answers nothing.
@@ -483,7 +519,36 @@ fn http(section: &Section<'_>, transport: Option<&Transport>) -> Http {
         }
         _ => {}
     }
-    Http { old: kind == Some("sse") }
+    Http { old: kind == Some("sse"), oauth: oauth(section, transport) }
+}
+
+fn oauth(section: &Section<'_>, transport: Option<&Transport>) -> OAuth {
+    if section.value("oauth").is_some_and(|value| value == "off") {
+        return OAuth { off: true, ..OAuth::default() };
+    }
+    let Some(section) = section.section("oauth") else { return OAuth::default() };
+    if let Some(Transport::Stdio { .. }) = transport {
+        section.problem("", "only servers with `url` want OAuth", "give a server with `command` its `env`");
+    }
+    let choices = [("code", Grant::Code), ("client_credentials", Grant::ClientCredentials)];
+    let oauth = OAuth {
+        off: false,
+        client_id: section.string("client_id"),
+        client_secret: section.string("client_secret"),
+        scopes: section.strings("scopes").unwrap_or_default(),
+        grant: section.one_of("grant", &choices).unwrap_or_default(),
+        vault: None,
+    };
+    if oauth.grant == Grant::ClientCredentials && (oauth.client_id.is_none() || oauth.client_secret.is_none())
+    {
+        section.problem(
+            "grant",
+            "without anybody to sign in, Holdfast has to have a client of its own there",
+            "write client_id = \"...\" and client_secret = \"${SECRET}\"",
+        );
+    }
+    section.finish();
+    oauth
 }
 
 fn patience(section: &Section<'_>) -> Patience {

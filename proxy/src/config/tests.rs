@@ -425,13 +425,28 @@ fn problems_of_imported_files_stand_in_their_lines() {
     check("{\"mcpServers\": {\"a\": {\"command\": \"${NOT_SET}\"}}}", 1, 34, "NOT_SET");
     check("{\"mcpServers\":\n {\"a\": }}", 2, 8, "not valid JSON");
     check("{\"x\": {}}", 1, 1, "lists no servers");
-    check(
-        "{\"mcpServers\":\n{\"a\": {\"type\": \"sse\", \"url\": \"https://h/sse\"}}}",
-        2,
-        16,
-        "SSE transport",
-    );
     check("{\"mcpServers\":{\"a\":{\"command\":\"x\"},\n\"a\":{\"command\":\"y\"}}}", 2, 1, "duplicate key");
+}
+
+#[test]
+fn how_a_server_is_spoken_to_and_signed_in_to() {
+    let old = r#"{"mcpServers":{"a":{"type":"sse","url":"https://h/sse"}}}"#;
+    let (config, warnings) = import("m.json", old, "[servers.a]\nshare = 'session'").expect("valid");
+    assert_eq!((config.servers[0].http.old, warnings), (true, Vec::new()));
+    let oauth = "version = 1\n[servers.a]\nurl = 'https://h/mcp'\n[servers.a.oauth]\nclient_id = 'us'\nclient_secret = 'hidden'\ngrant = 'client_credentials'";
+    let (config, _) = read(oauth).expect("valid");
+    let known = &config.servers[0].http.oauth;
+    assert_eq!((known.client_id.as_deref(), known.grant), (Some("us"), Grant::ClientCredentials));
+    assert!(
+        known.vault.as_ref().is_some_and(|vault| vault.ends_with("holdfast.redb.oauth.json")),
+        "{:?}",
+        known.vault
+    );
+    assert!(!format!("{config:?}").contains("hidden"));
+    let problems = read(&oauth.replace("client_secret = 'hidden'\n", "")).expect_err("no secret");
+    assert!(problems[0].message.contains("a client of its own"), "{problems:?}");
+    let problems = read("version = 1\n[servers.a]\ncommand = 'a'\ntype = 'sse'").expect_err("no pipe");
+    assert!(problems[0].message.contains("by stdio"), "{problems:?}");
 }
 
 #[test]

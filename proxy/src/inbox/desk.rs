@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::register::RememberedView;
 use crate::{
     driver::{DecideError, Driver, Wish},
-    upstream::{Tool, Upstream},
+    upstream::{Returned, Tool, Upstream},
 };
 
 /// Carries decisions out. The driver is one; so tests of the API need no upstreams.
@@ -22,6 +22,28 @@ pub(crate) trait Desk: Clone + Send + Sync + 'static {
 
     /// How the servers behind us are.
     fn servers(&self) -> Vec<ServerHealth>;
+
+    /// Begins to sign in to a server: where a person has to go. They come back to `redirect`.
+    ///
+    /// # Errors
+    /// What does not work, in words.
+    fn begin_sign_in(
+        &self,
+        server: &str,
+        redirect: &str,
+    ) -> impl Future<Output = Result<String, String>> + Send {
+        let _ = (server, redirect);
+        std::future::ready(Err("there is nothing to sign in to".to_owned()))
+    }
+
+    /// Ends it with what came back; says to which server.
+    ///
+    /// # Errors
+    /// Likewise.
+    fn end_sign_in(&self, returned: Returned) -> impl Future<Output = Result<String, String>> + Send {
+        let _ = returned;
+        std::future::ready(Err("nobody is signing in".to_owned()))
+    }
 
     /// The tools that a server has listed; none where it has not yet.
     fn tools(&self, server: &str) -> Option<Arc<Vec<Tool>>>;
@@ -117,6 +139,9 @@ pub(crate) struct ServerHealth {
     pub(crate) last_error: Option<String>,
     /// How often it was started or connected again.
     pub(crate) restarts: u64,
+    /// `needed` where somebody has to sign in to it, `signed-in` where somebody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) oauth: Option<String>,
     /// The last lines that it wrote to stderr, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stderr: Vec<String>,
@@ -129,6 +154,26 @@ impl Desk for Arc<Driver> {
 
     fn servers(&self) -> Vec<ServerHealth> {
         self.upstreams().all().iter().map(|upstream| health(upstream)).collect()
+    }
+
+    async fn begin_sign_in(&self, server: &str, redirect: &str) -> Result<String, String> {
+        let upstream =
+            self.upstreams().get(server).ok_or_else(|| format!("there is no server `{server}`"))?;
+        let auth = upstream.authorizer();
+        let auth = auth.ok_or("it is not signed in to: it has no `url`, or `headers` or `oauth` say how")?;
+        auth.begin(redirect).await
+    }
+
+    async fn end_sign_in(&self, returned: Returned) -> Result<String, String> {
+        for upstream in self.upstreams().all() {
+            let Some(auth) = upstream.authorizer().filter(|auth| auth.awaits(&returned.state)) else {
+                continue;
+            };
+            auth.finish(&returned).await?;
+            upstream.signed_in();
+            return Ok(upstream.name().to_owned());
+        }
+        Err("nobody is signing in, or that was too long ago".to_owned())
     }
 
     fn tools(&self, server: &str) -> Option<Arc<Vec<Tool>>> {
@@ -187,6 +232,7 @@ fn health(upstream: &Upstream) -> ServerHealth {
         since: health.since.0,
         last_error: health.last_error,
         restarts: health.restarts,
+        oauth: upstream.authorizer().and_then(|auth| auth.standing()).map(str::to_owned),
         stderr: upstream.last_words(),
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod register;
 mod reloading;
 mod reviews;
 mod routes;
+mod sign_in;
 mod strict;
 pub(crate) mod view;
 pub(crate) mod visible;
@@ -63,6 +64,8 @@ pub(crate) struct Inbox<D> {
     pub(crate) policy: Arc<Policy>,
     /// How those are who are notified.
     pub(crate) notifications: Arc<Board>,
+    /// Where people open it, without the last slash.
+    pub(crate) base: String,
     /// Who reads the configuration anew.
     pub(crate) reloads: Arc<Reloads>,
     /// Cancelled when another configuration takes this one's place, with everything that goes on and on.

@@ -24,7 +24,7 @@ use super::{
     failure::Failure,
     openapi::{self, Access, Operation, Required},
     register::{self, Act},
-    reloading, reviews,
+    reloading, reviews, sign_in,
     strict::{self, Input, Named},
 };
 
@@ -78,6 +78,7 @@ pub(super) fn all<D: Desk>() -> Vec<Route<D>> {
         ),
         Route::get(Operators, "/api/v1/reload", "reloaded", "The last reading of the files", reloading::last),
         Route::act::<reloading::Reloading>(),
+        Route::act::<sign_in::SigningIn>(),
         Route::act::<register::Accepting>(),
         Route::act::<register::Remembering>(),
         Route::act::<register::Forgetting>(),

@@ -57,6 +57,7 @@ impl Desk for Recorder {
             since: 1,
             last_error: None,
             restarts: 0,
+            oauth: None,
             stderr: Vec::new(),
         }]
     }
@@ -200,6 +201,7 @@ fn office(answer: Result<State, DecideError>) -> Office {
         readiness: readiness.clone(),
         policy: policy(),
         notifications: Arc::default(),
+        base: "http://127.0.0.1:7412".to_owned(),
         reloads: crate::reload::Reloads::new().0,
         over: CancellationToken::new(),
         page: Arc::new(Page::new(CancellationToken::new())),

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Audiences, Client, Health, HealthState, Judge, Origin, Sharer, Speaks, Unsent,
+    Audiences, Authorizer, Client, Health, HealthState, Judge, Origin, Sharer, Speaks, Unsent,
     catalog::Catalog,
     client,
     era::Opening,
@@ -30,7 +30,7 @@ use super::{
     web::{Address, Web},
 };
 use crate::{
-    config::{ServerConfig, Transport},
+    config::{Http, ServerConfig, Transport},
     keeper::{Keeper, Recipe},
 };
 
@@ -105,6 +105,21 @@ impl Shared {
         let mut lines: Vec<String> = words.iter().flat_map(|words| words.lines()).collect();
         lines.drain(..lines.len().saturating_sub(LastWords::LINES));
         lines
+    }
+
+    fn address(&self, url: &str, headers: &[(String, String)], http: &Http) -> Result<Arc<Address>, String> {
+        let address = self.address.get_or_init(|| {
+            let address = Address::new(self.name.clone(), url, headers)?.signing_in(&http.oauth);
+            Ok(Arc::new(if http.old { address.is_old() } else { address }))
+        });
+        address.clone()
+    }
+
+    /// Who signs in to the server; none where nobody can.
+    pub(super) fn authorizer(&self) -> Option<Arc<Authorizer>> {
+        let config = self.config();
+        let Transport::Http { url, headers } = &config.transport else { return None };
+        self.address(url, headers, &config.http).ok()?.authorizer()
     }
 
     fn hears(&self, process: &Arc<LastWords>) {
@@ -256,17 +271,11 @@ impl Shared {
             return Ok(Link::pipe(Pipe::attach(peer, process, ready)));
         }
         let config = self.config();
-        let old = config.http.old;
         match &config.transport {
             Transport::Stdio { .. } => unreachable!("it has a recipe"),
             Transport::Http { url, headers } => {
                 let address = self
-                    .address
-                    .get_or_init(|| {
-                        let address = Address::new(self.name.clone(), url, headers)?;
-                        Ok(Arc::new(if old { address.is_old() } else { address }))
-                    })
-                    .clone()
+                    .address(url, headers, &config.http)
                     .map_err(|what| failed("upstream-unreachable", what))?;
                 Ok(Link::web(Web::new(peer, address)))
             }
@@ -439,6 +448,12 @@ impl Instance {
 
     /// Has it opened now.
     pub(super) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// What kept it from being opened may be over.
+    pub(super) fn try_again(&self) {
+        self.vain.store(0, Ordering::Relaxed);
         self.wanted.notify_one();
     }
 

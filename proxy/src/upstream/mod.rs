@@ -11,6 +11,7 @@ mod instance;
 mod kept;
 mod lines;
 mod link;
+mod oauth;
 mod peer;
 mod pipe;
 mod process;
@@ -46,6 +47,7 @@ pub(crate) use self::{
     flight::Flight,
     headers::retry_after_ms,
     kept::Again,
+    oauth::{Authorizer, Returned},
     question::{Answers, Ask, Question, Said},
     relay::Relayed,
     reload::Fate,

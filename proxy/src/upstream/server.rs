@@ -15,8 +15,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Audiences, Client, Dispatch, Health, HealthState, Judge, RECONFIGURED, Relayed, Sharer, Signal, Speaks,
-    Tool, Unsent,
+    Audiences, Authorizer, Client, Dispatch, Health, HealthState, Judge, RECONFIGURED, Relayed, Sharer,
+    Signal, Speaks, Tool, Unsent,
     catalog::Catalog,
     flight::Flight,
     instance::{For, Instance, Keep, START_LIMIT, Shared},
@@ -106,6 +106,16 @@ impl Upstream {
 
     pub(super) fn shared(&self) -> Arc<Shared> {
         self.shared.read().expect("nothing panics while it holds the server").clone()
+    }
+
+    /// Who signs in to it; none where nobody can.
+    pub(crate) fn authorizer(&self) -> Option<Arc<Authorizer>> {
+        self.shared().authorizer()
+    }
+
+    /// Somebody has signed in to it.
+    pub(crate) fn signed_in(&self) {
+        self.instances().by_sharer.values().for_each(|instance| instance.try_again());
     }
 
     /// What it wrote to stderr last, the newest line last; nothing where it is no process of ours.

@@ -1,6 +1,8 @@
 //! Servers that behave, misbehave and die, and what a dispatch hears of it.
 
 mod http;
+mod oauth;
+mod old;
 mod stdio;
 
 use std::{sync::Arc, time::Duration};

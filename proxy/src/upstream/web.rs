@@ -15,10 +15,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use holdfast_store::Loss;
 use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    Client, RequestBuilder, Response, StatusCode, Url,
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+        WWW_AUTHENTICATE,
+    },
 };
 use serde_json::value::RawValue;
 use tokio::{
@@ -29,13 +33,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Refused, Signal, Unsent,
+    Authorizer, Refused, Signal, Unsent,
     era::{self, Era},
     headers::{header_text, retry_after_ms},
+    oauth::{Challenge, Outcome},
     peer::{Peer, RequestId, refused},
     pipe::LONGEST_MESSAGE_BYTES,
 };
-use crate::wire::{self, Envelope};
+use crate::{
+    config::OAuth,
+    wire::{self, Envelope},
+};
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -55,6 +63,8 @@ pub(super) struct Address {
     headers: HeaderMap,
     /// Whether it speaks the transport of 2024-11-05, as far as is known.
     old: AtomicBool,
+    /// Who signs in; none where the configured headers do.
+    auth: Option<Arc<Authorizer>>,
 }
 
 impl Address {
@@ -75,7 +85,24 @@ impl Address {
         }
         map.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         let client = client(&url).map_err(|error| format!("no HTTP client for it: {}", in_full(&error)))?;
-        Ok(Self { server, url, client, headers: map, old: AtomicBool::new(false) })
+        Ok(Self { server, url, client, headers: map, old: AtomicBool::new(false), auth: None })
+    }
+
+    /// It may want OAuth.
+    pub(super) fn signing_in(self, config: &OAuth) -> Self {
+        if config.off || self.headers.contains_key(AUTHORIZATION) {
+            return self;
+        }
+        let (server, url) = (self.server.clone(), self.url.clone());
+        // Another client: what others say must not use up this one's connections.
+        let auth =
+            authority(&self.url).ok().map(|client| Authorizer::new(server, url, config.clone(), client));
+        Self { auth: auth.map(Arc::new), ..self }
+    }
+
+    /// Who signs in.
+    pub(super) fn authorizer(&self) -> Option<Arc<Authorizer>> {
+        self.auth.clone()
     }
 
     /// It speaks the transport of 2024-11-05: nobody has to find out.
@@ -91,6 +118,19 @@ impl Address {
 /// closed before it took the request: nothing was written then. Pooled connections are given up before the common
 /// servers close them (after 5 s), since a request that meets such a close is lost.
 fn client(url: &Url) -> reqwest::Result<Client> {
+    let client = client_for(url);
+    // Reading the system's certificates is slow and fails where there are none.
+    if url.scheme() == "http" { client.tls_certs_only([]).build() } else { client.build() }
+}
+
+/// A client for whoever signs people in to the server at `url`.
+fn authority(url: &Url) -> reqwest::Result<Client> {
+    let client = client_for(url).timeout(Duration::from_secs(20));
+    // A server on this machine may have people sign in elsewhere; without certificates only http works.
+    client.build().or_else(|_| client_for(url).timeout(Duration::from_secs(20)).tls_certs_only([]).build())
+}
+
+fn client_for(url: &Url) -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     // An error says that another part of this program has chosen a provider, which is as good.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
@@ -102,15 +142,11 @@ fn client(url: &Url) -> reqwest::Result<Client> {
         .pool_idle_timeout(Duration::from_secs(4))
         .tcp_keepalive(Duration::from_secs(30))
         .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")));
-    if url.scheme() == "http" {
-        // Reading the system's certificates is slow and fails where there are none.
-        client = client.tls_certs_only([]);
-    }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     if host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()) {
         client = client.no_proxy();
     }
-    client.build()
+    client
 }
 
 /// What a request has beside its text.
@@ -194,9 +230,13 @@ impl Web {
             true => self.posts_to().await.unwrap_or_else(|_| self.address.url.clone()),
             false => self.address.url.clone(),
         };
-        let request = self.address.client.post(to).headers(self.common(&era)).body(text);
-        match request.header(CONTENT_TYPE, "application/json").send().await {
-            Ok(response) if self.means_expired(response.status()) => self.expire(),
+        let body = Bytes::from(text);
+        let request = || {
+            let request = self.address.client.post(to.clone()).headers(self.common(&era));
+            request.header(CONTENT_TYPE, "application/json").body(body.clone())
+        };
+        match self.signed(request).await {
+            Ok((response, _)) if self.means_expired(response.status()) => self.expire(),
             Ok(_) => {}
             Err(error) => tracing::debug!(
                 target: "upstream", server = &*self.address.server, error = in_full(&error), "a notification was not sent"
@@ -222,8 +262,8 @@ impl Web {
         const LIMIT: Duration = Duration::from_secs(2);
         self.retire("the connection was closed");
         if self.session.get().is_some() && !self.session_over.swap(true, Ordering::Relaxed) {
-            let request = self.address.client.delete(self.address.url.clone()).headers(self.common(era));
-            let _ = timeout(LIMIT, request.send()).await;
+            let request = || self.address.client.delete(self.address.url.clone()).headers(self.common(era));
+            let _ = timeout(LIMIT, self.signed(request)).await;
         }
         let running =
             std::mem::take(&mut *self.running.lock().expect("nothing panics while it holds the map"));
@@ -251,10 +291,12 @@ impl Web {
         if self.is_old() {
             return self.exchange_old(id, text, post).await;
         }
-        let request =
-            self.address.client.post(self.address.url.clone()).headers(self.headers(post)).body(text.clone());
-        let response = match request.send().await {
-            Ok(response) => response,
+        let body = Bytes::from(text.clone());
+        let request = || {
+            self.address.client.post(self.address.url.clone()).headers(self.headers(post)).body(body.clone())
+        };
+        let (response, to_do) = match self.signed(request).await {
+            Ok(answered) => answered,
             Err(error) => return self.peer.settle(id, self.not_sent(&error)),
         };
         if post.method == "initialize"
@@ -266,7 +308,7 @@ impl Web {
             if self.turns_out_old(response.status(), post).await {
                 return self.exchange_old(id, text, post).await;
             }
-            let signal = self.refusal(response, post).await;
+            let signal = self.refusal(response, post, to_do).await;
             return self.peer.settle(id, signal);
         }
         match content_type(&response) {
@@ -281,6 +323,39 @@ impl Web {
                     response.status().as_u16()
                 );
                 self.peer.settle(id, Signal::Lost(Loss::UpstreamError, message));
+            }
+        }
+    }
+
+    /// Sends a request with our token, and once more where that was refused and there is another one now: a request that
+    /// was refused for its token was not executed. With what a person has to do, where somebody has to.
+    pub(super) async fn signed(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+    ) -> reqwest::Result<(Response, Option<String>)> {
+        let Some(auth) = &self.address.auth else { return Ok((request().send().await?, None)) };
+        let send = |bearer: Option<HeaderValue>| match bearer {
+            Some(bearer) => request().header(AUTHORIZATION, bearer).send(),
+            None => request().send(),
+        };
+        auth.refresh_in_time().await;
+        let used = auth.bearer();
+        let response = send(used.clone()).await?;
+        let challenge = Challenge::of(response.headers());
+        let refused = match response.status() {
+            StatusCode::UNAUTHORIZED => true,
+            status => status == StatusCode::FORBIDDEN && challenge.wants_more(),
+        };
+        if !refused {
+            return Ok((response, None));
+        }
+        match auth.refused(challenge, used.as_ref()).await {
+            Outcome::SignIn(to_do) => Ok((response, Some(to_do))),
+            Outcome::Again => {
+                let response = send(auth.bearer()).await?;
+                let to_do = "it refuses a token that was just given for it".to_owned();
+                let again = response.status() == StatusCode::UNAUTHORIZED;
+                Ok((response, again.then_some(to_do)))
             }
         }
     }
@@ -333,8 +408,12 @@ impl Web {
     }
 
     /// What a status other than 2xx means.
-    async fn refusal(&self, response: Response, post: &Post) -> Signal {
+    async fn refusal(&self, response: Response, post: &Post, to_do: Option<String>) -> Signal {
         let (server, status) = (&self.address.server, response.status());
+        if let Some(to_do) = to_do {
+            let message = format!("server `{server}` refuses us (HTTP {}): {to_do}", status.as_u16());
+            return Signal::Unsent(Unsent { code: "upstream-unauthorized", message });
+        }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
             let message = format!(

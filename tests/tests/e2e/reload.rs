@@ -69,7 +69,7 @@ fn servers_come_and_go_and_agents_are_told() {
     assert!(world.run(&["reload"]).ok().contains("odd removed"));
     eventually("its process is gone", || world.processes_of("odd").is_empty());
     assert!(!agent.tools().contains(&"odd__note".to_owned()));
-    assert_eq!(agent.call("odd__note", json!({})).code(), "unknown-tool");
+    assert!(agent.call("odd__note", json!({})).error_message().contains("Unknown tool"));
     world.configure(&format!("{}{}{ALLOW}", world.server_bank(), world.server_odd("")));
     assert!(world.run(&["reload"]).ok().contains("odd added"));
     assert!(agent.call("odd__note", json!({})).succeeded());
@@ -86,7 +86,7 @@ fn a_call_in_flight_ends_with_its_answer_although_its_server_leaves() {
     world.configure(ALLOW);
     world.run(&["reload"]).ok();
     let late = Agent::modern(&served, "late").call("bank__transfer", payment("INV-2"));
-    assert!(late.is_error(), "{late:?}");
+    assert!(late.error_message().contains("Unknown tool"), "{late:?}");
     let answer = asked.answer();
     assert!(answer.succeeded(), "{answer:?}");
     eventually("then the bank ends", || world.processes_of("bank").is_empty());

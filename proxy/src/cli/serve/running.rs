@@ -23,6 +23,8 @@ pub(super) struct Office {
     pub(super) readiness: Arc<Readiness>,
     pub(super) page: Arc<Page>,
     pub(super) reloads: Arc<Reloads>,
+    /// Where people open the inbox, without the last slash.
+    pub(super) base: String,
 }
 
 impl Office {
@@ -47,6 +49,7 @@ impl Office {
             readiness: self.readiness.clone(),
             policy: config.policy.clone(),
             notifications,
+            base: self.base.clone(),
             reloads: self.reloads.clone(),
             over,
             page: self.page.clone(),
@@ -86,8 +89,6 @@ pub(super) struct Running {
     pub(super) claim: Claim,
     pub(super) address: Address,
     pub(super) store: PathBuf,
-    /// Where people open the inbox, without the last slash.
-    pub(super) inbox_base: String,
     pub(super) stop: CancellationToken,
 }
 
@@ -105,11 +106,11 @@ impl Subject for Running {
         // Those who are told now stop first: two for one place in the journal would tell things twice.
         if config.notify != old.notify {
             self.notifying.end().await;
-            let opened = Notifier::open(&self.office.journal, &config.notify, &self.inbox_base).await;
+            let opened = Notifier::open(&self.office.journal, &config.notify, &self.office.base).await;
             let (notifier, failed) = match opened {
                 Ok(notifier) => (notifier, None),
                 Err(error) => {
-                    let again = Notifier::open(&self.office.journal, &old.notify, &self.inbox_base).await;
+                    let again = Notifier::open(&self.office.journal, &old.notify, &self.office.base).await;
                     (again.map_err(|error| error.to_string())?, Some(error.to_string()))
                 }
             };

@@ -48,7 +48,7 @@ use crate::config::Operator;
 
 pub(super) use self::session::Session;
 use self::{limit::Guesses, link::Links, posted::Fields, session::Sessions};
-use super::{Inbox, desk::Desk, events, live::Live, proxied::Introduced};
+use super::{Inbox, desk::Desk, events, live::Live, proxied::Introduced, sign_in};
 
 /// What the page keeps while `serve` runs.
 pub(crate) struct Page {
@@ -97,6 +97,11 @@ impl Page {
     }
 }
 
+/// A page with nothing around it.
+pub(super) fn plain(title: &str, body: &maud::Markup) -> Response {
+    shell::bare(title, body).into_response()
+}
+
 /// The routes of the page.
 pub(super) fn routes<D: Desk>(inbox: &Arc<Inbox<D>>) -> Router<Arc<Inbox<D>>> {
     let signed_in = Router::new()
@@ -126,6 +131,7 @@ pub(super) fn routes<D: Desk>(inbox: &Arc<Inbox<D>>) -> Router<Arc<Inbox<D>>> {
         .route("/logout", post(login::logout::<D>))
         .layer(middleware::from_fn_with_state(inbox.clone(), require::<D>));
     Router::new()
+        .route(sign_in::CALLBACK, get(sign_in::callback::<D>))
         .route("/login", get(login::form::<D>).post(login::submit::<D>))
         .route("/login/{link}", get(login::link::<D>).post(login::follow::<D>))
         .merge(signed_in)

@@ -141,6 +141,9 @@ fn card(server: &ServerHealth, tools: Option<&Vec<Tool>>, policy: &Policy, now: 
                     @if let Some(error) = &server.last_error { dt { "Last error" } dd { (shown(error)) } }
                 }
             }
+            @if server.oauth.as_deref() == Some("needed") {
+                p.note { "Somebody has to sign in to it: " code { "holdfast login " (shown(&server.name)) } }
+            }
             @if !server.stderr.is_empty() {
                 details data-key={ "stderr-" (server.name) } {
                     summary { "Its last " (counted(server.stderr.len(), "line")) " on stderr" }

@@ -127,6 +127,7 @@ fn desktop(journal: Memory, answer: Result<State, DecideError>) -> Desktop {
             .0
             .policy,
         notifications: Arc::default(),
+        base: "http://127.0.0.1:7412".to_owned(),
         reloads: crate::reload::Reloads::new().0,
         over: CancellationToken::new(),
         page: page.clone(),

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
+use bytes::Bytes;
 use reqwest::{
     StatusCode, Url,
     header::{ACCEPT, HeaderValue},
@@ -57,10 +58,12 @@ impl Web {
                 return self.peer.settle(id, Signal::Unsent(unsent));
             }
         };
-        match self.address.client.post(to).headers(self.headers(post)).body(text).send().await {
-            Ok(response) if response.status().is_success() => {}
-            Ok(response) => {
-                let signal = self.refusal(response, post).await;
+        let body = Bytes::from(text);
+        let request = || self.address.client.post(to.clone()).headers(self.headers(post)).body(body.clone());
+        match self.signed(request).await {
+            Ok((response, _)) if response.status().is_success() => {}
+            Ok((response, to_do)) => {
+                let signal = self.refusal(response, post, to_do).await;
                 self.peer.settle(id, signal);
             }
             Err(error) => self.peer.settle(id, self.not_sent(&error)),
@@ -79,9 +82,10 @@ impl Web {
         let server = &self.address.server;
         let mut headers = self.common(&Era::Opening);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-        let request = self.address.client.get(self.address.url.clone()).headers(headers).send();
-        let response = match timeout(LIMIT, request).await {
-            Ok(Ok(response)) => response,
+        let request = || self.address.client.get(self.address.url.clone()).headers(headers.clone());
+        let response = match timeout(LIMIT, self.signed(request)).await {
+            Ok(Ok((_, Some(to_do)))) => return Err(format!("server `{server}` refuses us: {to_do}")),
+            Ok(Ok((response, None))) => response,
             Ok(Err(error)) => {
                 return Err(format!("server `{server}` cannot be reached: {}", in_full(&error)));
             }

@@ -129,7 +129,8 @@ impl Web {
         if let Some(last) = &place.last_event {
             headers.insert(LAST_EVENT_ID, last.clone());
         }
-        self.address.client.get(self.address.url.clone()).headers(headers).send().await
+        let request = || self.address.client.get(self.address.url.clone()).headers(headers.clone());
+        self.signed(request).await.map(|(response, _)| response)
     }
 
     /// Hears a stream to its end; one that carries an answer, for a moment more once that has come.
