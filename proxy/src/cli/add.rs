@@ -89,7 +89,7 @@ pub(super) fn add(global: &Global, args: &AddArgs) -> Done {
     out::data(alone.to_string().trim());
     let made = if before.is_some() { "added to" } else { "written to the new file" };
     out::talk(&format!("{made} {}", path.display()));
-    out::talk("A running `holdfast serve` may have to be started again. Try it: holdfast doctor");
+    out::talk("A running `holdfast serve` takes it up within seconds. Try it: holdfast doctor");
     for name in unset {
         out::talk(&format!("{name} is not set here: set it where Holdfast runs."));
     }

@@ -183,7 +183,12 @@ fn apply(plan: &Plan, config: &Path, home: &Path) -> Result<(), Failure> {
             )
             .into());
         }
-        let done = files::change(&edit.file, &edit.after, edit.readers, &record);
+        let done = files::change(
+            &edit.file,
+            &edit.after,
+            edit.readers,
+            &files::Noted { record: &record, parts: &edit.parts },
+        );
         let backup = done
             .map_err(|error| failed(error.to_string(), "`holdfast init --undo` takes back what was done."))?;
         let kept = match &backup {

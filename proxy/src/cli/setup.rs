@@ -5,6 +5,7 @@ pub(super) mod edit;
 pub(super) mod entry;
 pub(super) mod files;
 pub(super) mod mask;
+pub(super) mod passed;
 pub(super) mod probe;
 
 use std::path::{Path, PathBuf};

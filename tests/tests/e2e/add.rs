@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use holdfast_tests::{ALLOW, Agent, Ran, World, bank};
+use holdfast_tests::{ALLOW, Agent, Ran, World, bank, eventually};
 use serde_json::json;
 
 #[test]
@@ -31,8 +31,13 @@ fn a_server_is_added_and_works_and_goes_again() {
     assert!(after.starts_with(before.trim_end()), "{after}");
     assert!(after.contains("env = { BANK_MODE = \"test\" }"), "{after}");
     let served = world.serve();
-    let answer = Agent::modern(&served, "agent").call("bank__balance", json!({ "account": "alice" }));
+    let mut agent = Agent::modern(&served, "agent");
+    let answer = agent.call("bank__balance", json!({ "account": "alice" }));
     assert!(answer.succeeded(), "{answer:?}");
+    // While it runs, too.
+    world.run(&["add", "second", "--", bank, "--ledger", "second.jsonl"]).ok();
+    eventually("serve has it", || agent.tools().contains(&"second__balance".to_owned()));
+    world.run(&["remove", "second"]).ok();
 
     let again = world.run(&["add", "bank", "--", "x"]);
     assert_eq!((again.code, again.stdout.as_str()), (Some(1), ""));

@@ -192,8 +192,12 @@ fn what_somebody_changed_since_is_left_alone() {
     let before = home.files();
     home.run(&["init", "--offline", "--apply"]).ok();
     home.write(".cursor/mcp.json", "{\"mcpServers\": {}, \"mine\": true}");
+    // Claude Code counts its starts in the file that it keeps its servers in.
+    let counted = home.read(".claude.json").replace("\"numStartups\": 7", "\"numStartups\": 8");
+    home.write(".claude.json", &counted);
     let undone = home.run(&["init", "--undo"]);
     assert_eq!(undone.code, Some(1), "{undone:?}");
+    assert!(undone.stderr.contains("restored the servers in ~/.claude.json"), "{undone:?}");
     assert!(
         undone.stderr.contains(
             "left ~/.cursor/mcp.json alone: it was changed since; as it was: ~/.cursor/mcp.json.holdfast-"
@@ -201,7 +205,9 @@ fn what_somebody_changed_since_is_left_alone() {
         "{undone:?}"
     );
     // The others are back; what that client may still rely on is there.
-    assert_eq!(home.files()[".claude.json"], before[".claude.json"]);
+    let counted = before[".claude.json"].0.replace("\"numStartups\": 7", "\"numStartups\": 8");
+    assert_eq!(home.files()[".claude.json"].0, counted);
+    assert_eq!(home.files()[".codex/config.toml"], before[".codex/config.toml"]);
     assert!(home.read(".cursor/mcp.json").contains("\"mine\""));
     home.run(&["check"]).ok();
     assert!(home.run(&["init", "--undo"]).stderr.contains("left ~/.cursor/mcp.json alone"));
@@ -341,4 +347,34 @@ fn what_cannot_be_done_is_said() {
     let wrong = home.run(&["init", "--offline"]);
     assert_eq!(wrong.code, Some(1));
     assert!(wrong.stderr.contains("listne"), "{wrong:?}");
+}
+
+#[test]
+fn clients_pass_on_the_variables_that_their_servers_used() {
+    let home = Home::new();
+    let server =
+        |key: &str| json!({ "mcpServers": { "a": { "command": "a", "env": { "KEY": key } } } }).to_string();
+    home.write(".cursor/mcp.json", &server("${env:A_KEY}"));
+    home.write("shop/.mcp.json", &server("${B_KEY:-none}"));
+    home.write(
+        ".codex/config.toml",
+        "[mcp_servers.web]\nurl = \"https://web.invalid/mcp\"\nbearer_token_env_var = \"C_KEY\"\n",
+    );
+    home.write(".config/Claude/claude_desktop_config.json", &server("in clear"));
+    let mut init = home.world.holdfast(&["init", "--offline", "--apply"]);
+    let init = init.current_dir(home.world.path("shop")).env("A_KEY", "a").env("C_KEY", "c");
+    let ran = Ran::of(init);
+    ran.ok();
+    let names = ["A_KEY", "B_KEY", "C_KEY"];
+    let env = |file: &str| home.json(file)["mcpServers"]["holdfast"]["env"].clone();
+    for name in names {
+        assert_eq!(env(".cursor/mcp.json")[name], format!("${{env:{name}}}"));
+        assert_eq!(env("shop/.mcp.json")[name], format!("${{{name}:-}}"));
+    }
+    let codex = home.read(".codex/config.toml");
+    assert!(codex.contains("env_vars = [\"A_KEY\", \"B_KEY\", \"C_KEY\"]"), "{codex}");
+    assert!(
+        ran.stderr.contains("Claude Desktop does not pass on variables: Holdfast needs A_KEY, B_KEY, C_KEY"),
+        "{ran:?}"
+    );
 }

@@ -1,6 +1,7 @@
 //! What `init` is going to write, checked as a whole before anything is shown.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -10,7 +11,7 @@ use holdfast_policy::{Problem, Severity};
 use super::{
     super::{
         Failure,
-        setup::{self, edit, entry::Entry, failed, files::Readers, mask, probe::Asked},
+        setup::{self, edit, entry::Entry, failed, files::Readers, mask, passed, probe::Asked},
     },
     gather::{Gathered, Moving, Source},
     rules::{self, Known},
@@ -45,6 +46,8 @@ pub(super) struct Edit {
     pub(super) after: String,
     /// Who may read it.
     pub(super) readers: Readers,
+    /// Where in a client's file the change is.
+    pub(super) parts: Vec<Vec<String>>,
 }
 
 /// The file beside the configuration that holds what clients knew about their servers.
@@ -63,8 +66,9 @@ impl Plan {
             edits.push(configuration(config)?);
         }
         let entry = Entry::of(config);
+        let names = variables(config, &edits)?;
         for source in sources.iter().filter(|source| !source.leaving.is_empty()) {
-            edits.extend(client(source, &entry, &mut notes)?);
+            edits.push(client(source, &entry, &names, &mut notes)?);
         }
         if sources.iter().any(|source| Client::of(&source.file) == Client::Goose) {
             notes.push(format!(
@@ -185,7 +189,7 @@ fn servers(config: &Path, moving: &[Moving]) -> Result<Edit, Failure> {
     for one in moving {
         after = edit::add(&after, &one.name, &one.members).map_err(|what| uneditable(&file, &what))?;
     }
-    Ok(Edit { file, before, after, readers: Readers::Owner })
+    Ok(Edit { file, before, after, readers: Readers::Owner, parts: Vec::new() })
 }
 
 const HEAD: &str = "\
@@ -206,7 +210,7 @@ fn configuration(config: &Path) -> Result<Edit, Failure> {
         None => HEAD.to_owned(),
         Some(text) => importing(text).map_err(|what| uneditable(config, &what))?,
     };
-    Ok(Edit { file: config.to_owned(), before, after, readers: Readers::Same })
+    Ok(Edit { file: config.to_owned(), before, after, readers: Readers::Same, parts: Vec::new() })
 }
 
 /// The configuration with our file in `[import]`.
@@ -228,8 +232,31 @@ fn importing(text: &str) -> Result<String, String> {
     Ok(text)
 }
 
-fn client(source: &Source, entry: &Entry, notes: &mut Vec<String>) -> Result<Option<Edit>, Failure> {
+/// The variables that Holdfast will need where a client starts it.
+fn variables(config: &Path, edits: &[Edit]) -> Result<BTreeSet<String>, Failure> {
+    let text = |file: &Path| match edits.iter().find(|edit| edit.file == file) {
+        Some(edit) => Ok(edit.after.clone()),
+        None => before(file).map(Option::unwrap_or_default),
+    };
+    Ok(passed::names(&text(config)?, &text(&config.with_file_name(SERVERS))?))
+}
+
+fn client(
+    source: &Source,
+    entry: &Entry,
+    names: &BTreeSet<String>,
+    notes: &mut Vec<String>,
+) -> Result<Edit, Failure> {
     let kind = Client::of(&source.file);
+    let entry = &Entry { passed: passed::pass(source.client, kind, names), ..entry.clone() };
+    if entry.passed.is_none() && !names.is_empty() {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        notes.push(format!(
+            "{} does not pass on variables: Holdfast needs {} where it starts it; write them into the `env` of its entry.",
+            source.client,
+            names.join(", ")
+        ));
+    }
     let after = edit::point(kind, &source.text, &source.leaving, entry)
         .map_err(|what| uneditable(&source.file, &what))?;
     if setup::clients::is_shared(&source.file) {
@@ -240,7 +267,9 @@ fn client(source: &Source, entry: &Entry, notes: &mut Vec<String>) -> Result<Opt
         ));
     }
     let (file, before) = (source.file.clone(), Some(source.text.clone()));
-    Ok(Some(Edit { file, before, after, readers: Readers::Same }))
+    let mut parts: Vec<Vec<String>> = source.leaving.iter().map(|leaving| leaving.path.clone()).collect();
+    parts.dedup();
+    Ok(Edit { file, before, after, readers: Readers::Same, parts })
 }
 
 fn uneditable(file: &Path, what: &str) -> Failure {

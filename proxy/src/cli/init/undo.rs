@@ -50,6 +50,9 @@ pub(super) fn run(config: &Path, home: &Path) -> Done {
         let name = short(&change.file, home);
         match undone {
             Undone::Restored => out::talk(&format!("restored {name}")),
+            Undone::Partly => {
+                out::talk(&format!("restored the servers in {name}; what else was changed since stays"))
+            }
             Undone::Removed => out::talk(&format!("removed {name}")),
             Undone::NoBackup => out::talk(&format!("left {name} alone: its backup is gone")),
             Undone::Changed => {

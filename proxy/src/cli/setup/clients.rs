@@ -48,9 +48,19 @@ pub(in crate::cli) fn places(
     places
 }
 
-/// The client that a file belongs to, as far as its name tells.
+/// The client that a file belongs to, as far as its place or name tells.
 pub(in crate::cli) fn owner(file: &Path, places: &[Place]) -> &'static str {
-    places.iter().find(|place| place.file == file).map_or("MCP client", |place| place.client)
+    let known = places.iter().find(|place| place.file == file);
+    let same_name = |place: &&Place| {
+        let folder = |path: &Path| path.parent().and_then(Path::file_name).map(ToOwned::to_owned);
+        let is_hidden = |name: Option<std::ffi::OsString>| {
+            name.is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        };
+        let named = file.file_name() == place.file.file_name();
+        let own_name = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        named && (own_name || (folder(file) == folder(&place.file) && is_hidden(folder(file))))
+    };
+    known.or_else(|| places.iter().find(same_name)).map_or("MCP client", |place| place.client)
 }
 
 /// The project that somebody in `here` works in: the nearest folder upwards with a file of a client or a repository,

@@ -151,6 +151,10 @@ fn fill(table: &mut dyn toml_edit::TableLike, entry: &Entry) {
     if table.get("args").and_then(args).as_ref() != Some(&entry.args) {
         table.insert("args", toml_edit::value(entry.args.iter().collect::<toml_edit::Array>()));
     }
+    if let Some((field, Value::Array(names))) = &entry.passed {
+        let names = names.iter().filter_map(Value::as_str);
+        table.insert(field, toml_edit::value(names.collect::<toml_edit::Array>()));
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +162,8 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry {
-        Entry { command: "/bin/holdfast".into(), args: vec!["stdio".into(), "-c".into(), "/h.toml".into()] }
+        let args = vec!["stdio".into(), "-c".into(), "/h.toml".into()];
+        Entry { command: "/bin/holdfast".into(), args, passed: None }
     }
 
     fn leaving(path: &[&str], names: &[&str]) -> Vec<Leaving> {

@@ -11,6 +11,8 @@ pub(in crate::cli) struct Entry {
     pub(in crate::cli) command: String,
     /// Its arguments.
     pub(in crate::cli) args: Vec<String>,
+    /// What its environment is to have, by the field in which the client writes that.
+    pub(in crate::cli) passed: Option<(&'static str, serde_json::Value)>,
 }
 
 /// The name of the entry.
@@ -23,6 +25,7 @@ impl Entry {
         Self {
             command: program().display().to_string(),
             args: args.chain([config.display().to_string()]).collect(),
+            passed: None,
         }
     }
 
@@ -34,6 +37,9 @@ impl Entry {
         }
         entry.insert("command".to_owned(), self.command.as_str().into());
         entry.insert("args".to_owned(), self.args.as_slice().into());
+        if let Some((field, names)) = &self.passed {
+            entry.insert((*field).to_owned(), names.clone());
+        }
         entry.into()
     }
 

@@ -13,6 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::config::import::{Client, Node, Syntax};
+
 /// What was done to files, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::cli) struct Record {
@@ -29,6 +31,26 @@ pub(in crate::cli) struct Change {
     pub(in crate::cli) backup: Option<PathBuf>,
     /// The hash (SHA-256, hex) of what was written.
     pub(in crate::cli) wrote: String,
+    /// The parts of the file that the change was about, where they can be told from the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::cli) parts: Vec<Part>,
+}
+
+/// A part of a JSON file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::cli) struct Part {
+    path: Vec<String>,
+    /// The hash of its value as it was written, whatever its layout.
+    wrote: String,
+}
+
+/// Where a change is noted, and what it is about.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct Noted<'a> {
+    /// The record.
+    pub(in crate::cli) record: &'a Path,
+    /// The names under which the parts stand that change.
+    pub(in crate::cli) parts: &'a [Vec<String>],
 }
 
 /// Who may read a file.
@@ -74,8 +96,9 @@ pub(in crate::cli) fn change(
     file: &Path,
     content: &str,
     readers: Readers,
-    record: &Path,
+    noted: &Noted<'_>,
 ) -> io::Result<Option<PathBuf>> {
+    let record = noted.record;
     // Where a file is a link, the one it means is changed, and the link stays.
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let backup = match fs::read(&file) {
@@ -84,7 +107,13 @@ pub(in crate::cli) fn change(
         Err(error) => return Err(named(&file, &error)),
     };
     let mut done = Record::read(record).map_err(|error| named(record, &error))?;
-    done.changes.push(Change { file: file.clone(), backup: backup.clone(), wrote: hash(content.as_bytes()) });
+    let parts = parts(&file, content, noted.parts);
+    done.changes.push(Change {
+        file: file.clone(),
+        backup: backup.clone(),
+        wrote: hash(content.as_bytes()),
+        parts,
+    });
     done.write(record).map_err(|error| named(record, &error))?;
     replace(&file, content.as_bytes(), readers).map_err(|error| named(&file, &error))?;
     Ok(backup)
@@ -95,6 +124,8 @@ pub(in crate::cli) fn change(
 pub(in crate::cli) enum Undone {
     /// It is what it was.
     Restored,
+    /// The servers are what they were; what else has changed since stayed.
+    Partly,
     /// What was made is gone.
     Removed,
     /// Somebody else has changed it since, so it was left alone.
@@ -133,11 +164,58 @@ pub(in crate::cli) fn undo(change: &Change) -> io::Result<Undone> {
         fs::rename(backup, &change.file).map_err(|error| named(&change.file, &error))?;
         return Ok(Undone::Restored);
     }
-    if now.is_some_and(|now| now == before) {
-        remove(backup).map_err(|error| named(backup, &error))?;
-        return Ok(Undone::Restored);
+    let Some(now) = now else { return Ok(Undone::Changed) };
+    let undone = match now == before {
+        true => Undone::Restored,
+        // Some clients write into their file at each start, and seldom about servers.
+        false => match spliced(change, &now, &before) {
+            Some(text) => {
+                replace(&change.file, text.as_bytes(), Readers::Same)
+                    .map_err(|error| named(&change.file, &error))?;
+                Undone::Partly
+            }
+            None => return Ok(Undone::Changed),
+        },
+    };
+    remove(backup).map_err(|error| named(backup, &error))?;
+    Ok(undone)
+}
+
+fn parts(file: &Path, content: &str, paths: &[Vec<String>]) -> Vec<Part> {
+    if Client::of(file).syntax() != Syntax::Json {
+        return Vec::new();
     }
-    Ok(Undone::Changed)
+    let Ok(tree) = Node::parse(content, Syntax::Json) else { return Vec::new() };
+    let part = |path: &Vec<String>| {
+        let wrote = hash(at(&tree, path)?.to_json().to_string().as_bytes());
+        Some(Part { path: path.clone(), wrote })
+    };
+    paths.iter().map(part).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// What is there now, with the parts as they were; none where somebody has changed those, too.
+fn spliced(change: &Change, now: &[u8], before: &[u8]) -> Option<String> {
+    let (now, before) = (std::str::from_utf8(now).ok()?, std::str::from_utf8(before).ok()?);
+    let [new, old] = [now, before].map(|text| Node::parse(text, Syntax::Json).ok());
+    let (new, old) = (new?, old?);
+    let mut spans = Vec::new();
+    for part in &change.parts {
+        let there = at(&new, &part.path)?;
+        if hash(there.to_json().to_string().as_bytes()) != part.wrote {
+            return None;
+        }
+        spans.push((there.at.clone(), before.get(at(&old, &part.path)?.at.clone())?));
+    }
+    spans.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
+    let mut text = now.to_owned();
+    for (span, was) in &spans {
+        text.replace_range(span.clone(), was);
+    }
+    (!spans.is_empty()).then_some(text)
+}
+
+fn at<'n>(tree: &'n Node, path: &[String]) -> Option<&'n Node> {
+    path.iter().try_fold(tree, |node, name| node.get(name))
 }
 
 /// Writes `file` whole: readers see the old content or the new one.
@@ -222,8 +300,13 @@ mod tests {
             ["a.json", "b.json", "record.json"].map(|name| directory.path().join(name));
         fs::write(&file, "before").expect("writable");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("ours");
-        let backup = change(&file, "after", Readers::Same, &record).expect("changes").expect("was there");
-        assert_eq!(change(&made, "new", Readers::Owner, &record).expect("makes"), None);
+        let backup = change(&file, "after", Readers::Same, &Noted { record: &record, parts: &[] })
+            .expect("changes")
+            .expect("was there");
+        assert_eq!(
+            change(&made, "new", Readers::Owner, &Noted { record: &record, parts: &[] }).expect("makes"),
+            None
+        );
         assert_eq!(fs::read_to_string(&file).expect("readable"), "after");
         assert_eq!((mode(&file), mode(&backup), mode(&made), mode(&record)), (0o640, 0o640, 0o600, 0o600));
         let done = Record::read(&record).expect("readable");
@@ -242,7 +325,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let [file, record] = ["a.json", "record.json"].map(|name| directory.path().join(name));
         fs::write(&file, "before").expect("writable");
-        let backup = change(&file, "after", Readers::Same, &record).expect("changes").expect("was there");
+        let backup = change(&file, "after", Readers::Same, &Noted { record: &record, parts: &[] })
+            .expect("changes")
+            .expect("was there");
         let done = Record::read(&record).expect("readable");
         fs::write(&file, "mine").expect("writable");
         assert_eq!(undo(&done.changes[0]).expect("looks"), Undone::Changed);
@@ -254,13 +339,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_writes_about_other_things_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [file, record] = ["a.json", "record.json"].map(|name| directory.path().join(name));
+        fs::write(&file, "{\"n\": 1, \"mcpServers\": {\"a\":  {}}}").expect("writable");
+        let parts = [vec!["mcpServers".to_owned()]];
+        let noted = Noted { record: &record, parts: &parts };
+        change(&file, "{\"n\": 1, \"mcpServers\": {\"h\": 1}}", Readers::Same, &noted).expect("changes");
+        let done = Record::read(&record).expect("readable");
+        fs::write(&file, "{\"n\": 2,\n \"mcpServers\": {\n \"h\": 1}, \"new\": []}").expect("writable");
+        assert_eq!(undo(&done.changes[0]).expect("undoes"), Undone::Partly);
+        let text = fs::read_to_string(&file).expect("readable");
+        assert_eq!(text, "{\"n\": 2,\n \"mcpServers\": {\"a\":  {}}, \"new\": []}");
+    }
+
+    #[test]
     fn a_link_stays_one() {
         let directory = tempfile::tempdir().expect("a directory");
         let [file, link, record] =
             ["real.json", "a.json", "record.json"].map(|name| directory.path().join(name));
         fs::write(&file, "before").expect("writable");
         std::os::unix::fs::symlink(&file, &link).expect("links");
-        change(&link, "after", Readers::Same, &record).expect("changes");
+        change(&link, "after", Readers::Same, &Noted { record: &record, parts: &[] }).expect("changes");
         assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
         assert_eq!(fs::read_to_string(&file).expect("readable"), "after");
     }
