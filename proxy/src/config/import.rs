@@ -223,7 +223,9 @@ fn take(
             let message = format!("`{}` is called `{name}` here{why}", one.name);
             problems.push(warn(message, "rules and tool names use the latter"));
         }
-        imported.push(ServerConfig::plain(name, transport.clone()));
+        let mut server = ServerConfig::plain(name, transport.clone());
+        server.http.old = one.node.get("type").and_then(Node::text) == Some("sse");
+        imported.push(server);
     }
 }
 

@@ -234,6 +234,7 @@ fn every_way_to_say_how_a_server_is_reached() {
     for kind in ["http", "streamable-http", "streamableHttp", "streamable_http", "remote"] {
         means(&format!(r#"{{"type": "{kind}", "url": "https://h/mcp"}}"#), "https://h/mcp");
     }
+    means(r#"{"type": "sse", "url": "https://h/sse"}"#, "https://h/sse");
     means(r#"{"serverUrl": "https://h/mcp"}"#, "https://h/mcp");
     means(r#"{"url": "https://h/mcp", "command": null}"#, "https://h/mcp");
     means(r#"{"command": "x", "disabled": true, "args": 5}"#, "off");
