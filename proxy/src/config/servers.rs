@@ -182,14 +182,15 @@ pub(crate) enum Grant {
 pub(crate) struct Patience {
     /// After so many milliseconds without a word it gets no new calls; none: it always does.
     pub(crate) hung_ms: Option<u64>,
-    /// So many milliseconds later it is started anew, and after five times as many also where calls wait for it; none:
-    /// never.
+    /// So many milliseconds later it is started anew, unless calls wait that it may have executed; none: never.
     pub(crate) restart_ms: Option<u64>,
+    /// The same whether calls wait or not: those are in doubt then.
+    pub(crate) give_up_ms: Option<u64>,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { hung_ms: Some(30_000), restart_ms: Some(60_000) }
+        Self { hung_ms: Some(30_000), restart_ms: Some(60_000), give_up_ms: Some(600_000) }
     }
 }
 
@@ -554,7 +555,11 @@ fn oauth(section: &Section<'_>, transport: Option<&Transport>) -> OAuth {
 fn patience(section: &Section<'_>) -> Patience {
     let mut patience = Patience::default();
     let Some(section) = section.section("hung") else { return patience };
-    for (key, place) in [("after", &mut patience.hung_ms), ("restart", &mut patience.restart_ms)] {
+    for (key, place) in [
+        ("after", &mut patience.hung_ms),
+        ("restart", &mut patience.restart_ms),
+        ("give_up", &mut patience.give_up_ms),
+    ] {
         if section.value(key).is_some_and(|value| value == "off") {
             *place = None;
         } else {

@@ -112,7 +112,7 @@ async fn look(link: &Link, heard: u64, limit: Duration) -> bool {
 /// long as policy wants that.
 async fn recovers(link: &Link, heard: u64, patience: &Patience) -> bool {
     let begun = Instant::now();
-    let limit = patience.restart_ms.map(Duration::from_millis);
+    let over = |limit: Option<u64>| limit.is_some_and(|ms| begun.elapsed() >= Duration::from_millis(ms));
     let pinged = async {
         // By HTTP each look is a request of its own, and the one that was lost proves nothing about the next.
         loop {
@@ -123,9 +123,7 @@ async fn recovers(link: &Link, heard: u64, patience: &Patience) -> bool {
     };
     let given_up = async {
         loop {
-            let waits = link.peer().calls() > 0;
-            if limit.is_some_and(|limit| begun.elapsed() >= limit && (!waits || begun.elapsed() >= limit * 5))
-            {
+            if over(patience.give_up_ms) || (over(patience.restart_ms) && link.peer().insisted() == 0) {
                 return;
             }
             sleep(Duration::from_millis(100)).await;

@@ -167,6 +167,13 @@ impl Peer {
         self.table().waiting.values().filter(|waiting| waiting.purpose != Purpose::Housekeeping).count()
     }
 
+    /// Calls whose answers somebody insists on: effects, for as long as an answer could still settle what they did.
+    pub(super) fn insisted(&self) -> usize {
+        let table = self.table();
+        let is_call = |waiting: &Waiting| waiting.purpose != Purpose::Housekeeping;
+        table.waiting.iter().filter(|(id, one)| is_call(one) && !table.withdrawn.contains(id)).count()
+    }
+
     /// How many messages came.
     pub(super) fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)

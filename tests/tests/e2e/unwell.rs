@@ -6,7 +6,7 @@ use holdfast_tests::{ALLOW, Agent, Desk, World, eventually, eventually_some, pay
 use serde_json::{Value, json};
 
 const TOOLS: &str = r#"[{"name":"note","inputSchema":{"type":"object"}}]"#;
-const HUNG: &str = "hung = { after = \"300ms\", restart = \"off\" }\n";
+const HUNG: &str = "hung = { after = \"300ms\", restart = \"off\", give_up = \"off\" }\n";
 
 fn server(desk: &Desk<'_>, name: &str) -> Value {
     let all = desk.get("/servers").json();
@@ -54,7 +54,7 @@ fn a_hung_server_costs_one_caller_its_patience_and_the_others_nothing() {
 fn a_server_that_hangs_for_long_is_started_anew() {
     let world = World::empty();
     world.write("tools.json", TOOLS);
-    let hung = "hung = { after = \"300ms\", restart = \"200ms\" }\n";
+    let hung = "hung = { after = \"300ms\", restart = \"200ms\", give_up = \"1s\" }\n";
     world.configure(&format!("{}{hung}{ALLOW}", world.server_odd("")));
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
