@@ -11,6 +11,7 @@ mod listen;
 mod notify;
 mod people;
 mod proxy;
+mod reach;
 mod servers;
 mod store;
 
@@ -28,7 +29,8 @@ pub(crate) use self::{
     notify::{Reach, Secret, SinkConfig, Way},
     people::{Agent, Operator, Role},
     proxy::TrustedProxy,
-    servers::{Breaker, Grant, Http, OAuth, Patience, ServerConfig, Share, Transport},
+    reach::{Grant, Http, OAuth, Patience},
+    servers::{Breaker, ServerConfig, Share, Transport},
     store::{Place, StoreConfig},
 };
 

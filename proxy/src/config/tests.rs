@@ -47,9 +47,11 @@ fn the_reference_loads_whole() {
     )
     .expect("writable");
     let vars = |name: &str| match name {
-        "HOLDFAST_AGENT_TOKEN" | "HOLDFAST_ANA_TOKEN" | "HOLDFAST_PROXY_SECRET" | "SEARCH_TOKEN" => {
-            Some(format!("{name}-of-some-length"))
-        }
+        "HOLDFAST_AGENT_TOKEN"
+        | "HOLDFAST_ANA_TOKEN"
+        | "HOLDFAST_PROXY_SECRET"
+        | "SEARCH_TOKEN"
+        | "SEARCH_SECRET" => Some(format!("{name}-of-some-length")),
         "PAGER_SECRET" => Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
         "CHAT_WEBHOOK" => Some("https://chat.example/services/T0/B0/x".to_owned()),
         "NTFY_TOKEN" => Some("tk_agqdq7mvbowxas98qzs5s3mf4rpp".to_owned()),

@@ -1,5 +1,6 @@
 //! One connection to a server by streamable HTTP: a session in the legacy era, a common address in the modern one.
 
+mod address;
 mod old;
 mod stream;
 
@@ -7,9 +8,8 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     error::Error as _,
-    net::IpAddr,
     sync::{
-        Arc, Mutex, Once, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -18,10 +18,9 @@ use std::{
 use bytes::Bytes;
 use holdfast_store::Loss;
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
+    RequestBuilder, Response, StatusCode, Url,
     header::{
-        ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-        WWW_AUTHENTICATE,
+        AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
     },
 };
 use serde_json::value::RawValue;
@@ -32,18 +31,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::address::Address;
 use super::{
-    Authorizer, Refused, Signal, Unsent,
+    Refused, Signal, Unsent,
     era::{self, Era},
     headers::{header_text, retry_after_ms},
     oauth::{Challenge, Outcome},
     peer::{Peer, RequestId, refused},
     pipe::LONGEST_MESSAGE_BYTES,
 };
-use crate::{
-    config::OAuth,
-    wire::{self, Envelope},
-};
+use crate::wire::{self, Envelope};
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -54,100 +51,6 @@ const OURS: [&str; 6] =
     ["accept", "content-type", "content-length", "host", "last-event-id", "transfer-encoding"];
 /// As much of an error's body as is of use to a person.
 const LONGEST_ERROR_BYTES: usize = 64 * 1024;
-
-/// Where a server is, and how it is spoken to. Shared by its connections, and with it the pool of sockets.
-pub(super) struct Address {
-    server: Arc<str>,
-    url: Url,
-    client: Client,
-    headers: HeaderMap,
-    /// Whether it speaks the transport of 2024-11-05, as far as is known.
-    old: AtomicBool,
-    /// Who signs in; none where the configured headers do.
-    auth: Option<Arc<Authorizer>>,
-}
-
-impl Address {
-    /// # Errors
-    /// What is wrong with the URL or with a header.
-    pub(super) fn new(server: Arc<str>, url: &str, headers: &[(String, String)]) -> Result<Self, String> {
-        let url: Url = url.parse().map_err(|error| format!("its url cannot be read: {error}"))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!("its url has the scheme `{}`; write http or https", url.scheme()));
-        }
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let parsed = HeaderName::try_from(name).ok().zip(HeaderValue::try_from(value).ok());
-            let (name, mut value) =
-                parsed.ok_or_else(|| format!("its header `{name}` is not a valid header"))?;
-            value.set_sensitive(true);
-            map.append(name, value);
-        }
-        map.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        let client = client(&url).map_err(|error| format!("no HTTP client for it: {}", in_full(&error)))?;
-        Ok(Self { server, url, client, headers: map, old: AtomicBool::new(false), auth: None })
-    }
-
-    /// It may want OAuth.
-    pub(super) fn signing_in(self, config: &OAuth) -> Self {
-        if config.off || self.headers.contains_key(AUTHORIZATION) {
-            return self;
-        }
-        let (server, url) = (self.server.clone(), self.url.clone());
-        // Another client: what others say must not use up this one's connections.
-        let auth =
-            authority(&self.url).ok().map(|client| Authorizer::new(server, url, config.clone(), client));
-        Self { auth: auth.map(Arc::new), ..self }
-    }
-
-    /// Who signs in.
-    pub(super) fn authorizer(&self) -> Option<Arc<Authorizer>> {
-        self.auth.clone()
-    }
-
-    /// It speaks the transport of 2024-11-05: nobody has to find out.
-    pub(super) fn is_old(self) -> Self {
-        Self { old: AtomicBool::new(true), ..self }
-    }
-}
-
-/// A client that sends each request at most once.
-///
-/// Redirects are not followed, since they would repeat the request elsewhere, and `retry::never` turns off what
-/// reqwest repeats by itself. What remains is hyper taking another connection when a pooled one turns out to be
-/// closed before it took the request: nothing was written then. Pooled connections are given up before the common
-/// servers close them (after 5 s), since a request that meets such a close is lost.
-fn client(url: &Url) -> reqwest::Result<Client> {
-    let client = client_for(url);
-    // Reading the system's certificates is slow and fails where there are none.
-    if url.scheme() == "http" { client.tls_certs_only([]).build() } else { client.build() }
-}
-
-/// A client for whoever signs people in to the server at `url`.
-fn authority(url: &Url) -> reqwest::Result<Client> {
-    let client = client_for(url).timeout(Duration::from_secs(20));
-    // A server on this machine may have people sign in elsewhere; without certificates only http works.
-    client.build().or_else(|_| client_for(url).timeout(Duration::from_secs(20)).tls_certs_only([]).build())
-}
-
-fn client_for(url: &Url) -> reqwest::ClientBuilder {
-    static PROVIDER: Once = Once::new();
-    // An error says that another part of this program has chosen a provider, which is as good.
-    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    let mut client = Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .connect_timeout(Duration::from_secs(10))
-        .pool_idle_timeout(Duration::from_secs(4))
-        .tcp_keepalive(Duration::from_secs(30))
-        .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")));
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    if host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()) {
-        client = client.no_proxy();
-    }
-    client
-}
 
 /// What a request has beside its text.
 pub(super) struct Post {
