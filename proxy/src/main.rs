@@ -1,6 +1,7 @@
 //! Holdfast: sits between an agent and its MCP servers and lets every tool call happen once.
 
 mod address;
+mod answers;
 mod cli;
 mod config;
 mod driver;

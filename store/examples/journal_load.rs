@@ -176,7 +176,7 @@ fn call() -> (CallId, Append, Append) {
     let answer = Answer { kind: AnswerKind::Result, text: Text::parse(text).expect("JSON") };
     let then = Append {
         expected: 2,
-        entries: vec![Entry::Answered { attempt: Attempt(1), answer }],
+        entries: vec![Entry::Answered { attempt: Attempt(1), answer, kept: None }],
         claim: Claim::default(),
         ..first.clone()
     };

@@ -178,7 +178,7 @@ fn dispatch(call: &Call) -> Step {
 fn answered(now: Now, call: &Call, attempt: Attempt, answer: Answer) -> Step {
     let settles = settles(call, attempt, &answer);
     match call.state {
-        State::Done(_) => facts([Entry::AnsweredAgain { attempt, answer }]),
+        State::Done(_) => facts([Entry::AnsweredAgain { attempt, answer, kept: None }]),
         // A tool error that is known to have done nothing may be tried again; only of the attempt that is out.
         State::InFlight if attempt == call.attempt() && is_transient(call, &answer) => {
             let trouble = Trouble {
@@ -187,16 +187,16 @@ fn answered(now: Now, call: &Call, attempt: Attempt, answer: Answer) -> Step {
                 upstream: Some(answer.text.clone()),
             };
             match decide(now, call, Failure::ToolErrorTransient, None) {
-                Then::Stop => facts([Entry::Answered { attempt, answer }]),
+                Then::Stop => facts([Entry::Answered { attempt, answer, kept: None }]),
                 then => facts_then(call, Entry::Unexecuted { attempt, trouble, then }),
             }
         }
         State::InFlight | State::InDoubt | State::Ready | State::Backoff if settles => {
-            facts([Entry::Answered { attempt, answer }])
+            facts([Entry::Answered { attempt, answer, kept: None }])
         }
         // A revision is asked after attempts that should not have executed; one that did needs no further attempt.
         State::Asking | State::Approved if attempt <= call.attempt() && answer.kind == AnswerKind::Result => {
-            facts([Entry::Answered { attempt, answer }])
+            facts([Entry::Answered { attempt, answer, kept: None }])
         }
         State::InFlight
         | State::InDoubt
@@ -239,7 +239,9 @@ fn attempt_failed(now: Now, call: &Call, attempt: Attempt, failed: Failed) -> St
             // This attempt is proven harmless; whether an earlier one was out decides between failed and in doubt.
             let then = decide(now, call, failure, failed.retry_after_ms);
             match failed.answer {
-                Some(answer) if then == Then::Stop => facts([Entry::Answered { attempt, answer }]),
+                Some(answer) if then == Then::Stop => {
+                    facts([Entry::Answered { attempt, answer, kept: None }])
+                }
                 _ => facts_then(call, Entry::Unexecuted { attempt, trouble: failed.trouble, then }),
             }
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    fingerprint::{Digest, Fingerprint, KeyHash},
+    fingerprint::{Digest, Fingerprint, Hash32, KeyHash},
     register::{Note, RememberedId},
     state::Outcome,
     text::Text,
@@ -184,6 +184,17 @@ pub struct Answer {
     pub kind: AnswerKind,
     /// The `result` or `error` member.
     pub text: Text,
+}
+
+/// An answer that lies in a file beside the journal, as the upstream gave it. The entry proves the file: whoever reads
+/// it checks the hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Kept {
+    /// SHA-256 of the text, which is the file's name.
+    pub sha256: Hash32,
+    /// Length of the text.
+    pub bytes: u64,
 }
 
 /// The kind of an [`Answer`].
@@ -399,15 +410,21 @@ pub enum Entry {
     Answered {
         /// The attempt it belongs to.
         attempt: Attempt,
-        /// The answer.
+        /// The answer; where it is `kept`, what is told of it.
         answer: Answer,
+        /// Where the answer as it came is too large for the journal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<Kept>,
     },
     /// An answer that came after another one had become the call's answer.
     AnsweredAgain {
         /// The attempt it belongs to.
         attempt: Attempt,
-        /// The answer, for the record only.
+        /// The answer, for the record only; where it is `kept`, what would be told of it.
         answer: Answer,
+        /// Where the answer as it came is too large for the journal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<Kept>,
     },
     /// Proof that this attempt changed nothing.
     Unexecuted {

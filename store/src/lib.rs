@@ -28,7 +28,7 @@ mod text;
 pub use call::{Call, Hold};
 pub use entry::{
     Accepted, Answer, AnswerKind, Attempt, CallId, Caller, Decider, Disposition, Entry, Finding, Grant,
-    HoldClock, Key, KeySource, Loss, Millis, Resolution, Shown, ShownKind, Then, Trouble,
+    HoldClock, Kept, Key, KeySource, Loss, Millis, Resolution, Shown, ShownKind, Then, Trouble,
 };
 pub use fingerprint::{
     Approvable, Digest, Fingerprint, Hash32, KeyHash, NotAHash, definition_hash, fingerprint, hash_fields,

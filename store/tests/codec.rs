@@ -7,8 +7,8 @@ use std::{env, fs, path::PathBuf};
 use facts::*;
 use holdfast_policy::Gate;
 use holdfast_store::{
-    Answer, AnswerKind, Attempt, Entry, Finding, Grant, HoldClock, JournalError, KeySource, Millis, Note,
-    Resolution, Shown, ShownKind, Then, Trouble, codec,
+    Answer, AnswerKind, Attempt, Entry, Finding, Grant, HoldClock, JournalError, Kept, KeySource, Millis,
+    Note, Resolution, Shown, ShownKind, Then, Trouble, codec,
 };
 
 /// One entry of each kind, with every optional part filled in somewhere.
@@ -55,8 +55,12 @@ fn examples() -> Vec<Entry> {
         },
         Entry::Responded { by: operator(), answer: answer("{\"content\" : []}") },
         dispatched(1),
-        Entry::Answered { attempt: Attempt(1), answer: answer("{\"content\" : [ 1.0, \"\\u00e9\u{e9}\" ]}") },
-        Entry::AnsweredAgain { attempt: Attempt(1), answer: tool_error },
+        Entry::Answered {
+            attempt: Attempt(1),
+            answer: answer("{\"content\" : [ 1.0, \"\\u00e9\u{e9}\" ]}"),
+            kept: None,
+        },
+        Entry::AnsweredAgain { attempt: Attempt(1), answer: tool_error, kept: None },
         Entry::Unexecuted { attempt: Attempt(1), trouble, then: Then::Retry { due } },
         lost(2, Then::Doubt),
         Entry::Probed { finding: Finding::Absent, message: "no such refund".into() },
@@ -90,6 +94,20 @@ fn who_decided_earlier_is_kept_with_the_vote() {
         remembered: Some(remembered(7).id),
     };
     assert_eq!(codec::decode(&codec::encode(&vote)).expect("readable"), vote);
+}
+
+#[test]
+fn an_answer_in_a_file_is_kept_by_its_hash() {
+    let kept = Some(Kept { sha256: hash("answer"), bytes: 5_000_000 });
+    let answered = Entry::Answered { attempt: Attempt(1), answer: answer("{}"), kept };
+    let frame = codec::encode(&answered);
+    assert_eq!(codec::decode(&frame).expect("readable"), answered);
+    let expected = format!(
+        "\u{1}{{\"answered\":{{\"attempt\":1,\"answer\":{{\"kind\":\"result\",\"text\":{{}}}},\
+         \"kept\":{{\"sha256\":\"{}\",\"bytes\":5000000}}}}}}",
+        hash("answer")
+    );
+    assert_eq!(String::from_utf8_lossy(&frame), expected, "frames of this form were written");
 }
 
 fn shown() -> Shown {

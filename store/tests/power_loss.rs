@@ -240,7 +240,8 @@ fn appends() -> Vec<Append> {
         appends.push(made);
         if n > 3 {
             let large = format!(r#"{{"content":["{}"]}}"#, "x".repeat(n as usize * 300));
-            let answered = Entry::Answered { attempt: holdfast_store::Attempt(1), answer: answer(&large) };
+            let answered =
+                Entry::Answered { attempt: holdfast_store::Attempt(1), answer: answer(&large), kept: None };
             let mut ended = append(call(n - 3), 100 + u64::from(n), 2, vec![answered, joined()]);
             ended.keys = if n % 4 == 0 { KeyFate::Release } else { KeyFate::Keep };
             appends.push(ended);

@@ -39,7 +39,7 @@ impl Victim {
         for n in 1..=5 {
             submit(&journal, fresh(n, vec![])).wait().expect("a new call");
             let answer = answer(&format!(r#"{{"content":[{n}]}}"#));
-            let answered = Entry::Answered { attempt: Attempt(1), answer };
+            let answered = Entry::Answered { attempt: Attempt(1), answer, kept: None };
             submit(&journal, append(call(n), 10 + u64::from(n), 2, vec![answered]))
                 .wait()
                 .expect("its answer");

@@ -85,6 +85,7 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     let (keeper, kept) = keeper(&store, &config).await;
     let upstreams = Upstreams::start_kept(&config.servers, keeper, kept);
     let driver = Driver::new(current.clone(), journal.clone(), upstreams.clone());
+    tidy(&driver).await?;
     let resumed = driver.recover().await.map_err(|error| unusable(&error))?;
     if resumed > 0 {
         tracing::info!(calls = resumed, "unfinished calls were read back");
@@ -100,6 +101,7 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     let readiness = Arc::new(Readiness::default());
     let page = Arc::new(Page::new(stop.clone()));
     let (reloads, asked) = Reloads::new();
+    let pruning = tokio::spawn(prune(current, driver.clone(), stop.clone()));
     let office = Office {
         driver,
         journal: journal.clone(),
@@ -113,7 +115,6 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     let door = Arc::new(inbox::door(office.inbox(&config, made_token, notifier.board(), over.clone())));
     let operators = tokio::spawn(front::serve(door.clone(), inbox, stop.clone(), LEAVE));
     let notifying = Notifying::start(notifier, &stop);
-    let pruning = tokio::spawn(prune(current, journal.clone(), stop.clone()));
 
     let [mcp, inbox] = addresses;
     let address = Address {
@@ -282,21 +283,35 @@ fn state_key(store: &Path) -> Result<String, Failure> {
     })
 }
 
+/// Removes what a killed process has left of large answers.
+async fn tidy(driver: &Driver) -> Result<(), Failure> {
+    match driver.answers().sweep().await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "answers that nothing refers to were removed"),
+        Err(error) => return Err(unusable(&error)),
+    }
+    Ok(())
+}
+
 /// Forgets answers and tombstones whose time is over.
-async fn prune(current: Arc<Current>, journal: Arc<dyn Journal>, stop: CancellationToken) {
+async fn prune(current: Arc<Current>, driver: Arc<Driver>, stop: CancellationToken) {
+    let journal = driver.journal();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PRUNE_EVERY) => {}
         }
-        let config = current.get();
+        let (config, mut pruned) = (current.get(), false);
         let before = |keep_ms: u64| Millis(now().0.saturating_sub(keep_ms));
         let answers = before(config.store.keep_answers_ms);
         let tombstones = before(config.store.keep_tombstones_ms);
         loop {
-            match read(&journal, move |journal| journal.prune(answers, tombstones, PRUNE_AT_ONCE)).await {
+            match read(journal, move |journal| journal.prune(answers, tombstones, PRUNE_AT_ONCE)).await {
                 Ok(0) => break,
-                Ok(calls) => tracing::debug!(calls, "pruned"),
+                Ok(calls) => {
+                    tracing::debug!(calls, "pruned");
+                    pruned = true;
+                }
                 Err(error) => {
                     tracing::error!(%error, "pruning failed");
                     break;
@@ -305,6 +320,9 @@ async fn prune(current: Arc<Current>, journal: Arc<dyn Journal>, stop: Cancellat
             if stop.is_cancelled() {
                 return;
             }
+        }
+        if pruned && let Err(error) = driver.answers().sweep().await {
+            tracing::error!(%error, "removing answers that nothing refers to failed");
         }
     }
 }

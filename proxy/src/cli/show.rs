@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdfast_store::{
-    Accepted, Answer, AnswerKind, Decider, Disposition, Entry, Finding, HoldClock, KeySource, Millis, Record,
-    Resolution, Shown, ShownKind, Then, Trouble,
+    Accepted, Answer, AnswerKind, Decider, Disposition, Entry, Finding, HoldClock, Kept, KeySource, Millis,
+    Record, Resolution, Shown, ShownKind, Then, Trouble,
 };
 
 use super::{
@@ -193,8 +193,10 @@ fn words(entry: &Entry) -> String {
             format!("asked again as revision {revision}: {}", visible(reason))
         }
         Entry::Dispatched { attempt } => format!("attempt {} sent", attempt.0),
-        Entry::Answered { attempt, answer } => format!("attempt {} answered: {}", attempt.0, kind(answer)),
-        Entry::AnsweredAgain { attempt, answer } => {
+        Entry::Answered { attempt, answer, kept } => {
+            format!("attempt {} answered: {}{}", attempt.0, kind(answer), whole(kept.as_ref()))
+        }
+        Entry::AnsweredAgain { attempt, answer, .. } => {
             format!("attempt {} answered after all, for the record: {}", attempt.0, kind(answer))
         }
         Entry::Unexecuted { attempt, trouble, then } => {
@@ -265,6 +267,13 @@ fn kind(answer: &Answer) -> &'static str {
         AnswerKind::ToolError => "the tool says that it failed",
         AnswerKind::Error => "an error",
     }
+}
+
+/// Where the answer is larger than what is shown.
+fn whole(kept: Option<&Kept>) -> String {
+    kept.map_or_else(String::new, |kept| {
+        format!(" (all {} bytes of it in the file {})", kept.bytes, kept.sha256)
+    })
 }
 
 fn told(trouble: &Trouble) -> String {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{Failure, Global, client::Client};
 use crate::{
     address::{self, Address, Presence},
+    answers::Answers,
     config::{self, Place},
     inbox::{
         api::{no_call_words, verdict},
@@ -34,7 +35,7 @@ pub(super) enum Source {
     /// From the running `serve`.
     Serve(Client),
     /// From the file that nobody serves.
-    File(Arc<dyn Journal>),
+    File(Arc<dyn Journal>, Place),
 }
 
 impl Source {
@@ -47,7 +48,7 @@ impl Source {
         match presence(&store)? {
             Presence::Running(address) => Ok(Self::Serve(client(&address)?)),
             Presence::Starting => Err(starting().into()),
-            Presence::Absent => Ok(Self::File(open(&store)?)),
+            Presence::Absent => Ok(Self::File(open(&store)?, Place::Redb(store))),
         }
     }
 
@@ -56,7 +57,7 @@ impl Source {
     pub(super) fn serving(&self) -> Result<(), Failure> {
         match self {
             Self::Serve(_) => Ok(()),
-            Self::File(_) => Err(Report::new("not-running", "a journal that nobody serves does not grow")
+            Self::File(..) => Err(Report::new("not-running", "a journal that nobody serves does not grow")
                 .hint("Start `holdfast serve`, or leave --follow out.")
                 .into()),
         }
@@ -66,7 +67,7 @@ impl Source {
     pub(super) fn calls(&self, filter: &Filter) -> Result<Listing, Failure> {
         match self {
             Self::Serve(client) => Ok(client.get(&calls_path(filter))?),
-            Self::File(journal) => Ok(view::listing(&**journal, filter).map_err(unreadable)?),
+            Self::File(journal, _) => Ok(view::listing(&**journal, filter).map_err(unreadable)?),
         }
     }
 
@@ -74,7 +75,7 @@ impl Source {
     pub(super) fn call(&self, id: &str) -> Result<Detail, Failure> {
         match self {
             Self::Serve(client) => Ok(client.get(&format!("calls/{}", segment(id)))?),
-            Self::File(journal) => {
+            Self::File(journal, _) => {
                 let call = ids::find(&**journal, id).map_err(|missing| no_call_words(id, &missing).1)?;
                 let detail = view::detail(&**journal, call).map_err(unreadable)?;
                 Ok(detail.ok_or_else(|| Report::not_found(id))?)
@@ -90,7 +91,7 @@ impl Source {
         }
         match self {
             Self::Serve(client) => Ok(client.get::<Pending>("pending")?.pending),
-            Self::File(journal) => Ok(view::pending(&**journal).map_err(unreadable)?),
+            Self::File(journal, _) => Ok(view::pending(&**journal).map_err(unreadable)?),
         }
     }
 
@@ -98,7 +99,10 @@ impl Source {
     pub(super) fn verify(&self) -> Result<Value, Failure> {
         match self {
             Self::Serve(client) => Ok(client.get("verify")?),
-            Self::File(journal) => Ok(verdict(journal.verify(&mut |_| {})).map_err(unreadable)?.json()),
+            Self::File(journal, place) => {
+                let answers = Answers::new(journal.clone(), place);
+                Ok(verdict(answers.verify()).map_err(unreadable)?.json())
+            }
         }
     }
 }

@@ -185,7 +185,11 @@ impl Driver {
     }
 
     /// Records an answer that came after the call's task had ended.
-    pub(super) async fn record_late(self: Arc<Self>, id: CallId, entry: Entry) {
+    pub(super) async fn record_late(self: Arc<Self>, id: CallId, mut entry: Entry) {
+        let Ok(Some(call)) = load(&self.journal, id).await else { return };
+        let (principal, entries) = (&call.accepted.caller.principal, std::slice::from_mut(&mut entry));
+        let most = self.config.get().intake.max_answer;
+        let _writing = self.answers.lighten(id, principal, most, entries).await;
         for _ in 0..3 {
             let Ok(Some(call)) = load(&self.journal, id).await else { return };
             if State::after(Some(call.state), &entry).is_err() {

@@ -45,6 +45,7 @@ pub(crate) use ticket::{Body, HoldWait, News, Receipt, Reply, Ticket};
 pub(crate) use words::has_reply;
 
 use crate::{
+    answers::Answers,
     config::{self, Config, Current, ServerConfig},
     upstream::{Client, Fate, Signal, Upstreams},
 };
@@ -87,6 +88,7 @@ pub(crate) struct Request {
 pub(crate) struct Driver {
     config: Arc<Current>,
     journal: Arc<dyn Journal>,
+    answers: Arc<Answers>,
     upstreams: Arc<Upstreams>,
     live: Mutex<HashMap<CallId, Arc<Live>>>,
     reissues: Mutex<Reissues>,
@@ -121,6 +123,7 @@ impl Driver {
         Arc::new(Self {
             breakers: Mutex::default(),
             turning: RwLock::default(),
+            answers: Arc::new(Answers::new(journal.clone(), &config.get().store.place)),
             config,
             journal,
             upstreams,
@@ -139,6 +142,11 @@ impl Driver {
     /// The journal.
     pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
         &self.journal
+    }
+
+    /// Answers that are too large for the journal.
+    pub(crate) fn answers(&self) -> &Arc<Answers> {
+        &self.answers
     }
 
     /// The servers.

@@ -24,6 +24,7 @@ use super::{
     words,
 };
 use crate::{
+    answers::Writing,
     report::Report,
     upstream::{Bookmark, Dispatch, Flight, Question, Signal, Unsent, Upstream},
     wire,
@@ -235,7 +236,7 @@ impl Task {
     }
 
     /// `at` is the moment that the step was made for: what was decided in time is recorded as in time.
-    async fn commit(&mut self, at: Millis, step: Step) -> Result<(), Halt> {
+    async fn commit(&mut self, at: Millis, mut step: Step) -> Result<(), Halt> {
         let dispatches = step.append.iter().any(|entry| matches!(entry, Entry::Dispatched { .. }));
         let recording = dispatches.then(|| self.driver.dispatching.token());
         if dispatches && self.driver.closing.is_cancelled() {
@@ -246,6 +247,10 @@ impl Task {
             return Err(Halt);
         }
         if !step.append.is_empty() {
+            // The engine has seen the answer as it came; what is kept and told of it may be less.
+            let most = self.driver.config.get().intake.max_answer;
+            let principal = self.live.with(|shared| shared.call.accepted.caller.principal.clone());
+            let writing = self.driver.answers.lighten(self.live.id, &principal, most, &mut step.append).await;
             let (expected, keys) = self
                 .live
                 .with(|shared| (shared.call.entries, engine::key_fate(at, &shared.call, &step.append)));
@@ -258,7 +263,7 @@ impl Task {
                 keys,
                 urgency: self.urgency(&step.append),
             };
-            self.make_durable(facts).await?;
+            self.make_durable(facts, writing).await?;
             self.fold(at, &step.append, keys);
         }
         self.carry_out(step.then);
@@ -270,11 +275,16 @@ impl Task {
         if self.durable == Durable::Later || remark { Urgency::Soon } else { Urgency::Now }
     }
 
-    async fn make_durable(&mut self, facts: Append) -> Result<(), Halt> {
+    /// `writing` is dropped when the facts are durable.
+    async fn make_durable(&mut self, facts: Append, writing: Option<Writing>) -> Result<(), Halt> {
         // A remark changes nothing that anybody is told.
         let remark = facts.entries.iter().all(|entry| matches!(entry, Entry::Joined { .. }));
         if self.durable == Durable::Later || remark {
-            let waiting = self.driver.journal.submit(facts, Box::new(report_failure));
+            let done = move |outcome| {
+                drop(writing);
+                report_failure(outcome);
+            };
+            let waiting = self.driver.journal.submit(facts, Box::new(done));
             if waiting < BACKLOG {
                 return Ok(());
             }
@@ -282,7 +292,9 @@ impl Task {
             tokio::time::sleep(Duration::from_millis(1)).await;
             return Ok(());
         }
-        append(&self.driver.journal, facts).await.map(drop).map_err(|refusal| self.broken(&refusal))
+        let outcome = append(&self.driver.journal, facts).await;
+        drop(writing);
+        outcome.map(drop).map_err(|refusal| self.broken(&refusal))
     }
 
     /// Holdfast stops: the call stays as the journal has it.
@@ -413,7 +425,7 @@ pub(super) fn hear(
         if let Err(unsent) = live.send(Input::Signal(attempt, signal, Bookmark::here()))
             && let Input::Signal(attempt, Signal::Answered(answer), _) = *unsent
         {
-            let entry = Entry::AnsweredAgain { attempt, answer };
+            let entry = Entry::AnsweredAgain { attempt, answer, kept: None };
             tokio::spawn(driver.clone().record_late(live.id, entry));
         }
     })

@@ -240,6 +240,13 @@ pub(super) fn json(status: StatusCode, text: String, notice: Notice) -> Response
     response
 }
 
+/// The response with a piece of a file.
+pub(super) fn piece(status: StatusCode, bytes: Vec<u8>) -> Response<Outgoing> {
+    let mut response = Response::new(Outgoing::Whole(Some(Bytes::from(bytes)), Notice::none()));
+    *response.status_mut() = status;
+    response
+}
+
 /// The response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Outgoing> {
     let mut response = Response::new(Outgoing::Whole(None, Notice::none()));

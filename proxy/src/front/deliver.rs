@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 use super::{
     era::{Era, META_SERVER},
     problem::{HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION},
-    splice::{Dressing, splice_result},
+    splice::{Dressing, set_member, splice_result},
 };
 use crate::{
+    answers,
     driver::{Body, Reply},
     report::Report,
     wire,
@@ -54,6 +55,12 @@ pub(super) fn content(era: Era, reply: &Reply) -> String {
 
 fn text(output: Output, reply: &Reply) -> Cow<'_, str> {
     match &reply.body {
+        // A result without what the tool's schema promises may only be an error.
+        Body::Answer(Answer { kind: AnswerKind::Result, text })
+            if output == Output::Structured && answers::lacks_structure(text) =>
+        {
+            set_member(text, "isError", "true").into()
+        }
         Body::Answer(Answer { text, .. }) => Cow::Borrowed(text),
         Body::Report(report) => words(report, true).into(),
         Body::Handle(report) | Body::Stopped(report) => words(report, output == Output::Structured).into(),

@@ -17,6 +17,7 @@ use super::{
     body::{self, Outgoing},
     call::{self, Asked, Cancellable},
     era::{self, Carrier, Era, META_CAPABILITIES, META_LOG_LEVEL},
+    fetch,
     guard::Came,
     listen::Link,
     problem::Problem,
@@ -94,7 +95,8 @@ pub(super) async fn handle(
             &Problem::new(StatusCode::FORBIDDEN, wire::INVALID_REQUEST, "forbidden", message),
         );
     }
-    if request.uri().path() != PATH {
+    let wanted = fetch::wanted(request.uri().path());
+    if request.uri().path() != PATH && wanted.is_none() {
         let message = format!("nothing is here; the MCP endpoint is {PATH}");
         return refuse(
             "null",
@@ -112,6 +114,10 @@ pub(super) async fn handle(
         Err(Refused::Forbidden(problem)) => return refuse("null", &problem),
     };
     let handled = match *request.method() {
+        Method::GET if let Some(sha256) = wanted => {
+            Ok(fetch::answer(front, &visitor.principal, sha256, request.headers()).await)
+        }
+        _ if wanted.is_some() => Ok(not_allowed("GET")),
         Method::POST => post(front, link, &visitor, request).await,
         Method::GET => get(front, link, &visitor, request.headers()).await,
         Method::DELETE => delete(front, &visitor, request.headers()).await,

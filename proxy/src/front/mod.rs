@@ -17,6 +17,7 @@
 //! | `offer` | asking legacy clients to send their users to the inbox |
 //! | `tasks` | the Tasks extension |
 //! | `rpc` | every other method |
+//! | `fetch` | large answers, whole or in ranges |
 //! | `deliver` | replies of the driver -> JSON-RPC messages |
 //! | `splice` | changing members of a JSON text without reading the rest |
 //! | `stream` | event streams |
@@ -28,6 +29,7 @@ mod body;
 mod call;
 mod deliver;
 mod era;
+mod fetch;
 mod guard;
 mod guest;
 mod http;

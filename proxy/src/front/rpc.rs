@@ -13,6 +13,7 @@ use super::{
     call::Cancellable,
     deliver,
     era::{self, Era, META_CLIENT},
+    fetch,
     guest::Guest,
     http::{self, Accepts},
     hub::Wants,
@@ -86,6 +87,11 @@ pub(super) async fn handle(
         }
         (Era::Legacy, "server/discover" | "subscriptions/listen") => {
             return Err(era::unknown_method(Era::Legacy, method));
+        }
+        (era, "resources/read") if fetch::is_ours(params) => {
+            let read = fetch::read(front, request.caller, params).await?;
+            let read = relay::with_cache_hints(era, method, &read);
+            return Ok(answer(link, request, deliver::result(request.id, &read, era, &[])));
         }
         (era, "tools/list") => {
             one_page(params)?;

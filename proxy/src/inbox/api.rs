@@ -123,8 +123,12 @@ impl Verdict {
 
 /// `GET /api/v1/verify`
 pub(super) async fn verify<D: Desk>(inbox: Arc<Inbox<D>>, (): ()) -> Result<Json<Verdict>, Failure> {
-    let journal = inbox.desk.journal();
-    Ok(Json(blocking(move || verdict(journal.verify(&mut |_| {}))).await?))
+    let (journal, answers) = (inbox.desk.journal(), inbox.desk.answers());
+    let check = move || match answers {
+        Some(answers) => verdict(answers.verify()),
+        None => verdict(journal.verify(&mut |_| {})),
+    };
+    Ok(Json(blocking(check).await?))
 }
 
 /// What `verify` found, as the API and `--json` give it.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::register::RememberedView;
 use crate::{
+    answers::Answers,
     driver::{DecideError, Driver, Wish},
     upstream::{Returned, Tool, Upstream},
 };
@@ -19,6 +20,11 @@ use crate::{
 pub(crate) trait Desk: Clone + Send + Sync + 'static {
     /// Where everything about calls is read.
     fn journal(&self) -> Arc<dyn Journal>;
+
+    /// Answers that are too large for the journal; none where there are no files.
+    fn answers(&self) -> Option<Arc<Answers>> {
+        None
+    }
 
     /// How the servers behind us are.
     fn servers(&self) -> Vec<ServerHealth>;
@@ -150,6 +156,10 @@ pub(crate) struct ServerHealth {
 impl Desk for Arc<Driver> {
     fn journal(&self) -> Arc<dyn Journal> {
         Driver::journal(self).clone()
+    }
+
+    fn answers(&self) -> Option<Arc<Answers>> {
+        Some(Driver::answers(self).clone())
     }
 
     fn servers(&self) -> Vec<ServerHealth> {

@@ -164,7 +164,7 @@ fn journal() -> Arc<dyn Journal> {
     append(&journal, id(0xa2), 1, vec![Entry::Dispatched { attempt: Attempt(1) }, lost]);
     accept(&journal, id(0xb3), Disposition::Allow);
     let answer = Answer { kind: AnswerKind::Result, text: Text::parse("{}").expect("JSON") };
-    let answered = Entry::Answered { attempt: Attempt(1), answer };
+    let answered = Entry::Answered { attempt: Attempt(1), answer, kept: None };
     append(&journal, id(0xb3), 1, vec![Entry::Dispatched { attempt: Attempt(1) }, answered]);
     Arc::new(journal)
 }

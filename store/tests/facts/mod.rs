@@ -120,7 +120,7 @@ pub(crate) fn answer(json: &str) -> Answer {
 }
 
 pub(crate) fn answered(attempt: u32) -> Entry {
-    Entry::Answered { attempt: Attempt(attempt), answer: answer(r#"{"content":[ ]}"#) }
+    Entry::Answered { attempt: Attempt(attempt), answer: answer(r#"{"content":[ ]}"#), kept: None }
 }
 
 pub(crate) fn lost(attempt: u32, then: Then) -> Entry {

@@ -19,6 +19,7 @@ mod inbox;
 mod init;
 mod kept;
 mod keys;
+mod large;
 mod leaving;
 mod limits;
 mod names;

@@ -87,7 +87,7 @@ fn from_question_to_answer() {
                 then: Then::Doubt,
             },
             Entry::Resolved { by: ana(), how: Resolution::Happened(answer(r#"{"content":[ ]}"#)) },
-            Entry::AnsweredAgain { attempt: Attempt(1), answer: answer("{}") },
+            Entry::AnsweredAgain { attempt: Attempt(1), answer: answer("{}"), kept: None },
         ]),
         Millis(1_700_000_060_000),
     );

@@ -25,6 +25,7 @@ use super::{
     waiting::unavailable,
 };
 use crate::{
+    answers::{self, Reader},
     config::Role,
     driver::now,
     inbox::{
@@ -102,6 +103,35 @@ pub(super) async fn history<D: Desk>(State(inbox): State<Arc<Inbox<D>>>, Path(id
         }
         Ok(None) => axum::http::StatusCode::NOT_FOUND.into_response(),
         Err(error) => unavailable(&error),
+    }
+}
+
+/// `GET /calls/{id}/answer.json`: an answer that is too large to be shown, as the server sent it.
+pub(super) async fn large_answer<D: Desk>(
+    State(inbox): State<Arc<Inbox<D>>>,
+    Path(id): Path<String>,
+) -> Response {
+    let journal = inbox.desk.journal();
+    let found = blocking(move || match id.parse::<CallId>() {
+        Ok(call) => Ok((call, journal.history(call)?)),
+        Err(_) => Ok((CallId::from_bytes([0; 16]), Vec::new())),
+    });
+    let (call, records) = match found.await {
+        Ok(found) => found,
+        Err(error) => return unavailable(&error),
+    };
+    let kept = records.iter().find_map(|record| answers::kept(&record.entry));
+    let (Some(kept), Some(answers)) = (kept, inbox.desk.answers()) else {
+        return axum::http::StatusCode::NOT_FOUND.into_response();
+    };
+    match answers.bytes(Reader::Operator, kept.sha256, None).await {
+        Ok(found) => {
+            let name = format!("attachment; filename=\"answer-{call}.json\"");
+            let headers =
+                [(header::CONTENT_TYPE, "application/json".to_owned()), (header::CONTENT_DISPOSITION, name)];
+            (headers, found.bytes).into_response()
+        }
+        Err(_) => axum::http::StatusCode::NOT_FOUND.into_response(),
     }
 }
 
@@ -251,6 +281,10 @@ fn answer(known: &Known) -> Markup {
         section.card data-key="answer" {
             h2 { "Answer: " (kind) }
             (super::text::warning_badge([&**text]))
+            @if let Some(kept) = known.records.iter().find_map(|record| answers::kept(&record.entry)) {
+                p { "This is the beginning of an answer of " (kept.bytes) " bytes. "
+                    a href={ "/calls/" (known.id()) "/answer.json" } download { "Download all of it" } }
+            }
             (json::block(text, "Answer"))
         }
     }

@@ -90,10 +90,14 @@ fn asked(entry: &Entry) -> Option<(Tone, Markup)> {
 fn sent(entry: &Entry) -> Option<(Tone, Markup)> {
     Some(match entry {
         Entry::Dispatched { attempt } => (Tone::Sent, html! { "Attempt " (attempt.0) " sent" }),
-        Entry::Answered { attempt, answer } => {
-            (answer_tone(answer), html! { "Attempt " (attempt.0) " answered: " (kind(answer)) })
+        Entry::Answered { attempt, answer, kept } => {
+            let words = html! {
+                "Attempt " (attempt.0) " answered: " (kind(answer))
+                @if let Some(kept) = kept { " of " (kept.bytes) " bytes, kept in a file" }
+            };
+            (answer_tone(answer), words)
         }
-        Entry::AnsweredAgain { attempt, answer } => (
+        Entry::AnsweredAgain { attempt, answer, .. } => (
             Tone::Plain,
             html! { "Attempt " (attempt.0) " answered after all, for the record: " (kind(answer)) },
         ),

@@ -113,6 +113,7 @@ pub(super) fn routes<D: Desk>(inbox: &Arc<Inbox<D>>) -> Router<Arc<Inbox<D>>> {
         .route("/events", get(events::page::<D>))
         .route("/calls/{id}", get(call::show::<D>))
         .route("/calls/{id}/history.json", get(call::history::<D>))
+        .route("/calls/{id}/answer.json", get(call::large_answer::<D>))
         .route("/calls/{id}/approve", post(decide::approve::<D>))
         .route("/calls/{id}/reject", post(decide::reject::<D>))
         .route("/calls/{id}/edit", post(decide::edit::<D>))

@@ -308,7 +308,7 @@ fn doubtful(journal: &Memory, call: CallId) {
 fn finished(journal: &dyn Journal, call: CallId, answer: &str) {
     append(journal, call, 0, vec![accepted(PLAIN, None, Disposition::Allow)]);
     let answer = Answer { kind: AnswerKind::Result, text: Text::parse(answer).expect("JSON") };
-    let answered = Entry::Answered { attempt: Attempt(1), answer };
+    let answered = Entry::Answered { attempt: Attempt(1), answer, kept: None };
     append(journal, call, 1, vec![Entry::Dispatched { attempt: Attempt(1) }, answered]);
 }
 
