@@ -27,7 +27,7 @@ use crate::{
     driver::{Driver, now, read},
     front::{self, Front, Surroundings},
     inbox::{self, Page, Readiness},
-    keeper::{self, Keeper, Kept},
+    keeper::{self, Keeper},
     notify::Notifier,
     reload::{self, Files, Reloads},
     report::Report,
@@ -82,8 +82,7 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     // Before recovery, whose findings are news.
     let notifier =
         Notifier::open(&journal, &config.notify, &inbox_base).await.map_err(|error| unusable(&error))?;
-    let (keeper, kept) = keeper(&store, &config).await;
-    let upstreams = Upstreams::start_kept(&config.servers, keeper, kept);
+    let upstreams = upstreams(&store, &config).await;
     let driver = Driver::new(current.clone(), journal.clone(), upstreams.clone());
     tidy(&driver).await?;
     let resumed = driver.recover().await.map_err(|error| unusable(&error))?;
@@ -164,13 +163,13 @@ async fn agents(front: Arc<Front>, listener: TcpListener, stop: CancellationToke
     front.close().await;
 }
 
-/// What keeps the servers by stdio, and what it has kept since an earlier life.
-async fn keeper(store: &Path, config: &Config) -> (Arc<Keeper>, Vec<Kept>) {
-    let unclaimed = config.store.keep_servers_ms.map(Duration::from_millis);
-    match unclaimed {
+/// The servers, with those that were kept since an earlier life.
+async fn upstreams(store: &Path, config: &Config) -> Arc<Upstreams> {
+    let (keeper, kept) = match config.store.keep_servers_ms.map(Duration::from_millis) {
         Some(unclaimed) => Keeper::find(keeper::Place::beside(store, unclaimed)).await,
         None => (Keeper::within(), Vec::new()),
-    }
+    };
+    Upstreams::start_kept(&config.servers, keeper, kept)
 }
 
 fn cannot_start(what: impl Into<String>, way_out: impl Into<String>) -> Failure {

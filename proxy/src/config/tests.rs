@@ -71,6 +71,7 @@ fn the_reference_loads_whole() {
     assert_eq!(config.intake, Intake::default());
     assert_eq!(config.store.place, Place::Redb(directory.path().join("holdfast.redb")));
     assert_eq!((config.store.keep_answers_ms, config.store.keep_tombstones_ms), (604_800_000, 7_776_000_000));
+    assert_eq!(config.store.keep_servers_ms, Some(60_000));
     assert_eq!(config.agents[0].owner.as_deref(), Some("ana"));
     assert_eq!(
         (config.operators[0].role, config.operators[0].groups.as_slice()),

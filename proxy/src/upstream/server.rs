@@ -275,9 +275,10 @@ impl Upstream {
         on: Box<dyn Fn(Signal) + Send + Sync>,
     ) -> Again {
         let shared = self.shared();
-        match shared.recipe(&Sharer::All) {
-            Some(_) => shared.estate.again(&shared, attempt, channel, meant, Arc::from(on)),
-            None => Again::Unknown,
+        match shared.config().transport {
+            Transport::Stdio { .. } => shared.estate.again(&shared, attempt, channel, meant, Arc::from(on)),
+            // Of what was sent over the network there is no log.
+            _ => Again::Unknown,
         }
     }
 

@@ -142,7 +142,7 @@ fn many_crashes_many_calls() {
     let mut bridge = world.bridge();
     let mut ids = Vec::new();
     for n in 0..5 {
-        world.fault("slow-after=60s once");
+        world.fault("slow-after=1500ms once");
         let reference = format!("INV-{n}");
         ids.push(bridge.ask_tool("bank__transfer", holdfast_tests::payment_of(1, &reference)));
         eventually("the payment is made", || world.paid(&reference) == 1);
