@@ -34,9 +34,13 @@ pub fn fingerprint(identity: &str, tool: &str, arguments: &str) -> Fingerprint {
     hash_fields("holdfast/fingerprint", &[identity.as_bytes(), tool.as_bytes(), arguments.as_bytes()])
 }
 
-/// The hash of a tool's definition: the order of an object's members, which JSON gives no meaning, is not part of it.
+/// The hash of a tool's definition: the order of an object's members, which JSON gives no meaning, is not part of it, and
+/// neither is `execution`, which a server writes for clients before 2026-07-28 and leaves out for others.
 pub fn definition_hash(definition: &Value) -> Hash32 {
     let mut definition = definition.clone();
+    if let Some(members) = definition.as_object_mut() {
+        members.remove("execution");
+    }
     definition.sort_all_objects();
     Hash32(Sha256::digest(definition.to_string().as_bytes()).into())
 }

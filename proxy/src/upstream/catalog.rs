@@ -1,7 +1,6 @@
 //! A server's tools as it defines them: every page, every member, and a hash to notice changes by.
 
 use std::{
-    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -74,7 +73,7 @@ impl Catalog {
                 all_mirrored.insert(name.clone(), wanted);
             }
             tools.push(Tool {
-                hash: definition_hash(&without_era(&definition)).to_string().into(),
+                hash: definition_hash(&definition).to_string().into(),
                 hints: Hints::of_tool(&definition),
                 has_output_schema: definition["outputSchema"].is_object(),
                 name,
@@ -99,18 +98,5 @@ impl Catalog {
     pub(super) fn same_as(&self, other: &Self) -> bool {
         self.tools.len() == other.tools.len()
             && self.tools.iter().zip(&*other.tools).all(|(one, other)| one.hash == other.hash)
-    }
-}
-
-/// What one era adds to a definition and the other leaves out says nothing about the tool.
-fn without_era(definition: &Value) -> Cow<'_, Value> {
-    const LEGACY_ONLY: &str = "execution";
-    match definition {
-        Value::Object(members) if members.contains_key(LEGACY_ONLY) => {
-            let mut members = members.clone();
-            members.shift_remove(LEGACY_ONLY);
-            Cow::Owned(Value::Object(members))
-        }
-        definition => Cow::Borrowed(definition),
     }
 }
