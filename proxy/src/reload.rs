@@ -74,7 +74,7 @@ impl From<&Problem> for Fault {
         Self {
             severity: problem.severity.to_string(),
             file: problem.file.clone(),
-            line: problem.line as usize,
+            line: problem.line,
             message: problem.message.clone(),
             hint: problem.hint.clone(),
         }

@@ -116,13 +116,7 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     let notifying = Notifying::start(notifier, &stop);
 
     let [mcp, inbox] = addresses;
-    let address = Address {
-        pid: std::process::id(),
-        mcp: format!("http://{mcp}/mcp"),
-        inbox: format!("http://{inbox}/"),
-        bridge_token,
-        operator_token: made.as_ref().map(|made| made.text.clone()),
-    };
+    let address = listening(addresses, bridge_token, made_token);
     claim.publish(&address).map_err(|error| unwritable(&store, &error))?;
     let (driver, readiness, page) = (office.driver.clone(), office.readiness.clone(), office.page.clone());
     let running = Running { office, front, door, over, notifying, claim, address, store, stop };
@@ -137,6 +131,27 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
 
     asked_to_stop.await;
     readiness.missing("serve", "it is stopping");
+    wind_up(&driver, &stop, [agents, operators, pruning]).await;
+    // The claim on the journal is in it, and outlives everything else.
+    let mut running = reloading.await.map_err(|error| cannot_start(error.to_string(), "Report this."))?;
+    running.notifying.end().await;
+    upstreams.stop().await;
+    drop(running);
+    Ok(())
+}
+
+fn listening([mcp, inbox]: [SocketAddr; 2], bridge_token: String, made: Option<&str>) -> Address {
+    Address {
+        pid: std::process::id(),
+        mcp: format!("http://{mcp}/mcp"),
+        inbox: format!("http://{inbox}/"),
+        bridge_token,
+        operator_token: made.map(str::to_owned),
+    }
+}
+
+/// Takes no more calls, lets those in flight end, and then those who listen.
+async fn wind_up(driver: &Driver, stop: &CancellationToken, listeners: [tokio::task::JoinHandle<()>; 3]) {
     tracing::info!("stopping: calls in flight may end, new ones are refused");
     let left = driver.stop(DRAIN).await;
     if left > 0 {
@@ -146,15 +161,9 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
         );
     }
     stop.cancel();
-    for task in [agents, operators, pruning] {
-        task.await.ok();
+    for listener in listeners {
+        listener.await.ok();
     }
-    // The claim on the journal is in it, and outlives everything else.
-    let mut running = reloading.await.map_err(|error| cannot_start(error.to_string(), "Report this."))?;
-    running.notifying.end().await;
-    upstreams.stop().await;
-    drop(running);
-    Ok(())
 }
 
 /// Serves agents to the end.

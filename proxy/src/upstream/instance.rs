@@ -110,7 +110,7 @@ impl Shared {
     fn address(&self, url: &str, headers: &[(String, String)], http: &Http) -> Result<Arc<Address>, String> {
         let address = self.address.get_or_init(|| {
             let address = Address::new(self.name.clone(), url, headers)?.signing_in(&http.oauth);
-            Ok(Arc::new(if http.old { address.is_old() } else { address }))
+            Ok(Arc::new(if http.old { address.in_the_old_way() } else { address }))
         });
         address.clone()
     }

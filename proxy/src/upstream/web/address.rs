@@ -69,7 +69,7 @@ impl Address {
     }
 
     /// It speaks the transport of 2024-11-05: nobody has to find out.
-    pub(in crate::upstream) fn is_old(self) -> Self {
+    pub(in crate::upstream) fn in_the_old_way(self) -> Self {
         Self { old: AtomicBool::new(true), ..self }
     }
 }
