@@ -285,7 +285,8 @@ impl Agent {
                 headers.push(("MCP-Protocol-Version", "2026-07-28".to_owned()));
                 headers.push(("Mcp-Method", method.to_owned()));
                 let named = &message["params"];
-                if let Some(name) = named["name"].as_str().or(named["taskId"].as_str()) {
+                let named = ["name", "taskId", "uri"].iter().find_map(|member| named[*member].as_str());
+                if let Some(name) = named {
                     headers.push(("Mcp-Name", name.to_owned()));
                 }
             }

@@ -218,14 +218,14 @@ impl Replays {
         let session = all.sessions.entry(channel.to_owned()).or_default();
         let stream = session.streams.entry(text.clone()).or_default();
         stream.touched = clock;
-        let earlier = stream.carried.replace(now.clone());
+        let (earlier, from) = (stream.carried.replace(now.clone()), stream.last);
         if let Some(earlier) = &earlier {
             earlier.cut.cancel();
         }
         all.shed(channel);
         drop(all);
         let earlier = earlier.map(|earlier| earlier.gone);
-        Some(Track { replays: self.clone(), channel: channel.to_owned(), name: text, now, earlier })
+        Some(Track { replays: self.clone(), channel: channel.to_owned(), name: text, from, now, earlier })
     }
 
     /// The session is over.
@@ -294,6 +294,8 @@ pub(super) struct Track {
     replays: Arc<Replays>,
     channel: String,
     name: String,
+    /// The number of the last event before this response.
+    from: u64,
     now: Carried,
     /// Cancelled when the response that carried it before has stopped.
     earlier: Option<CancellationToken>,
@@ -329,7 +331,7 @@ impl Track {
 
     /// What comes first for clients that take it: an id to come back with, and when (SEP-1699).
     pub(super) fn priming(&self, habit: Habit) -> Bytes {
-        let n = self.with(&mut self.replays.lock(), |stream| stream.last).unwrap_or_default();
+        let n = self.from;
         match habit {
             Habit::Primed => Bytes::from(format!("id: {}.{n}\nretry: {RETRY_MS}\ndata: \n\n", self.name)),
             Habit::None | Habit::Resumes => Bytes::new(),
@@ -418,8 +420,9 @@ mod tests {
         let replays = Arc::new(Replays::default());
         for name in [call("7"), call("\"x\""), replays.announcements()] {
             let track = replays.carry("session:a", &name).expect("short");
-            assert_eq!(Name::of_event(&id_of(&track.priming(Habit::Primed))), Some((name.clone(), 0)));
             track.event("{}");
+            // However much is written by then: who reads no more than this has read nothing.
+            assert_eq!(Name::of_event(&id_of(&track.priming(Habit::Primed))), Some((name.clone(), 0)));
             assert_eq!(Name::of_event(&id_of(&track.event("{}"))), Some((name, 2)));
         }
         for wrong in ["", "7", ".", "s.1", "x.1.2", "f.1.2.3.4", "s.a.b.c.d.e.1"] {

@@ -66,9 +66,11 @@ fn announcements(
     let name = front.replays.announcements();
     let track = front.replays.carry(channel, &name).expect("this name is short");
     let change = stream::tools_changed();
-    let mut opening = vec![track.priming(sender.habit)];
+    let mut opening = Vec::new();
     if let Some((_, n)) = read.filter(|(process, _)| name == Name::Announcements((*process).to_owned())) {
         opening.push(track.missed(n));
+    } else {
+        opening.push(track.priming(sender.habit));
     }
     let version = *front.upstreams.changed().borrow();
     // What the client knows may be the list of the process before, or of before it was away.

@@ -40,6 +40,8 @@ use crate::{
 /// An answer within this time comes as plain JSON; after it the response becomes a stream, so that nobody in between
 /// takes a long call for a dead one.
 const PLAIN_WITHIN: Duration = Duration::from_secs(1);
+/// The same for clients that come back for a stream: the sooner there is one, the less is lost with a connection.
+const PRIMED_WITHIN: Duration = Duration::from_millis(100);
 
 /// A request that waits for its call.
 pub(super) struct Waiting {
@@ -418,7 +420,12 @@ enum Passed {
 /// Waits and gives the whole response.
 pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
     let Accepts { json, events, .. } = waiting.asked.accepts;
-    let plain_until = tokio::time::sleep(if json { PLAIN_WITHIN } else { Duration::ZERO });
+    let plain_within = match waiting.asked.habit {
+        _ if !json => Duration::ZERO,
+        Habit::Primed => PRIMED_WITHIN,
+        Habit::None | Habit::Resumes => PLAIN_WITHIN,
+    };
+    let plain_until = tokio::time::sleep(plain_within);
     let mut plain_until = std::pin::pin!(plain_until);
     loop {
         let step = tokio::select! {

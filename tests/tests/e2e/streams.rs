@@ -5,6 +5,13 @@ use serde_json::{Value, json};
 
 const ASK: &str = "[[rule]]\nid = \"payments\"\neffect = \"ask\"\nserver = \"bank\"\ntool = \"transfer\"\n";
 
+/// Approves the one call that waits.
+fn approve(world: &World) {
+    let pending = world.run(&["pending", "--json"]).json();
+    let call = pending["pending"][0]["call"]["call"].as_str().expect("an id").to_owned();
+    world.run(&["approve", &call]).ok();
+}
+
 #[test]
 fn a_stream_that_was_cut_ends_with_its_answer() {
     let world = World::bank(ALLOW);
@@ -51,9 +58,7 @@ fn who_waits_for_a_person_goes_on_after_a_kill() {
     drop(asked);
     agent.move_to(&served);
     let mut again = agent.resume(&read, id);
-    let pending = world.run(&["pending", "--json"]).json_lines();
-    let call = pending[0]["call"].as_str().expect("an id").to_owned();
-    world.run(&["approve", &call]).ok();
+    approve(&world);
     assert!(again.result_of(id).succeeded());
     assert_eq!(world.paid("INV-1"), 1);
 }
@@ -119,8 +124,7 @@ fn what_a_client_was_asked_is_asked_again_where_it_did_not_hear() {
     asked.hang_up();
     let mut again = agent.resume(&read, id);
     assert_eq!(again.question(), question, "the same question, not another one");
-    let pending = world.run(&["pending", "--json"]).json_lines();
-    world.run(&["approve", pending[0]["call"].as_str().expect("an id")]).ok();
+    approve(&world);
     assert!(again.result_of(id).succeeded());
     assert_eq!(world.paid("INV-1"), 1);
 }
