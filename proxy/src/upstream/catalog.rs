@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Tool,
-    headers::{Mirrored, mirrored},
+    headers::{Mirrored, flaw, mirrored},
     link::{Link, NoAnswer},
 };
 use crate::wire;
@@ -52,6 +52,9 @@ impl Catalog {
             if cursor.is_none() {
                 break;
             }
+        }
+        if link.has_headers() {
+            definitions.retain(|definition| is_usable(definition, server));
         }
         Ok(Self::of(definitions, server))
     }
@@ -99,4 +102,12 @@ impl Catalog {
         self.tools.len() == other.tools.len()
             && self.tools.iter().zip(&*other.tools).all(|(one, other)| one.hash == other.hash)
     }
+}
+
+/// Whether a tool's arguments can be mirrored as it wants. Others go on without it.
+fn is_usable(definition: &Value, server: &str) -> bool {
+    let Some(flaw) = flaw(definition) else { return true };
+    let tool = definition["name"].as_str().unwrap_or_default();
+    tracing::warn!(target: "upstream", server, tool, flaw, "a tool whose x-mcp-header cannot be is left out");
+    false
 }

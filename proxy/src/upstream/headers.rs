@@ -33,6 +33,36 @@ fn collect(properties: &Value, path: &mut Vec<String>, found: &mut Vec<Mirrored>
     }
 }
 
+/// Why clients over HTTP must leave a tool out (2026-07-28, "x-mcp-header"); none where they need not.
+pub(super) fn flaw(definition: &Value) -> Option<&'static str> {
+    flaw_below(&definition["inputSchema"]["properties"], &mut Vec::new())
+}
+
+fn flaw_below(properties: &Value, seen: &mut Vec<String>) -> Option<&'static str> {
+    properties.as_object()?.values().find_map(|schema| {
+        let below = |seen: &mut Vec<String>| flaw_below(&schema["properties"], seen);
+        let Some(header) = schema.get("x-mcp-header") else { return below(seen) };
+        let header = header.as_str().unwrap_or_default().to_ascii_lowercase();
+        if header.is_empty() || !header.bytes().all(is_token) {
+            return Some("the name of a header cannot be one");
+        }
+        if seen.contains(&header) {
+            return Some("two arguments want the same header");
+        }
+        seen.push(header);
+        match schema["type"].as_str() {
+            None if schema["type"].is_null() => below(seen),
+            Some("string" | "integer" | "boolean") => None,
+            _ => Some("only a string, an integer or a boolean can be a header"),
+        }
+    })
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 impl Mirrored {
     /// The header's value for these arguments, if they have such a member and it is a plain one.
     pub(super) fn value(&self, arguments: &Map<String, Value>) -> Option<String> {
@@ -124,6 +154,31 @@ mod tests {
         check("soon", None);
         check("-1", None);
         check("Sun, 06 Nov 1994 25:00:00 GMT", None);
+    }
+
+    #[test]
+    fn tools_with_impossible_headers_have_a_flaw() {
+        let check = |properties: Value, is_flawed: bool| {
+            let tool = json!({ "inputSchema": { "properties": properties } });
+            assert_eq!(flaw(&tool).is_some(), is_flawed, "{tool}");
+        };
+        let one = |kind: &str, header: &str| json!({ "type": kind, "x-mcp-header": header });
+        check(
+            json!({ "a": one("string", "Region"), "b": one("integer", "B"), "c": one("boolean", "C") }),
+            false,
+        );
+        check(json!({ "a": { "x-mcp-header": "Region" }, "b": { "type": "object" } }), false);
+        for header in ["", "My Region", "A:B", "R\u{e9}gion", "A\t1"] {
+            check(json!({ "a": one("string", header) }), true);
+        }
+        for kind in ["object", "array", "null", "number"] {
+            check(json!({ "a": one(kind, "A") }), true);
+        }
+        check(
+            json!({ "a": one("string", "Same"), "b": { "properties": { "c": one("string", "same") } } }),
+            true,
+        );
+        check(json!({ "a": { "type": "string", "x-mcp-header": 5 } }), true);
     }
 
     #[test]

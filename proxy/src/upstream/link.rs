@@ -123,6 +123,11 @@ pub(super) struct Agreed {
 }
 
 impl Link {
+    /// Whether requests go with headers, as over HTTP.
+    pub(super) fn has_headers(&self) -> bool {
+        matches!(self.wire, Wire::Web(_))
+    }
+
     pub(super) fn pipe(pipe: Arc<Pipe>) -> Self {
         Self::over_wire(Wire::Pipe(pipe))
     }

@@ -419,7 +419,9 @@ impl Peer {
             };
         }
         let mut latest: Option<(&Arc<str>, &Waiting)> = None;
-        for waiting in table.waiting.values() {
+        // What was taken back may never be answered, and a server that was told so asks no more for it.
+        let wanted = table.waiting.iter().filter(|(id, _)| !table.withdrawn.contains(id));
+        for (_, waiting) in wanted {
             let Purpose::Agent(channel) = &waiting.purpose else { continue };
             match latest {
                 Some((other, _)) if other != channel => return Owner::Unclear,
