@@ -24,6 +24,11 @@ pub fn odd() -> PathBuf {
     beside_this_program().join("odd")
 }
 
+/// The path of `everything`, the server that has one of each.
+pub fn everything() -> PathBuf {
+    beside_this_program().join("everything")
+}
+
 /// The path of `journal_load`, the store's own measurement, which is built first.
 ///
 /// # Panics

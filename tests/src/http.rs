@@ -64,6 +64,11 @@ impl Head {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Whether the whole body was read.
+    pub fn is_over(&self) -> bool {
+        matches!(self.left, Left::Nothing | Left::Bytes(0))
+    }
+
     /// Whether the body is a stream of events.
     pub fn is_event_stream(&self) -> bool {
         self.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"))
@@ -178,6 +183,18 @@ impl Connection {
                 Some(chunk)
             }
         }
+    }
+
+    /// From now on it waits as long as it takes.
+    #[must_use]
+    pub fn patient(self) -> Connection {
+        self.stream.get_ref().set_read_timeout(None).expect("the socket is open");
+        self
+    }
+
+    /// The socket, for whoever wants to break it off while somebody reads.
+    pub fn handle(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().expect("the socket is open")
     }
 
     /// Closes both directions now, as a client that crashed.

@@ -7,6 +7,7 @@
 //! | `process` | programs that end with their story, whatever happens |
 //! | `http` | HTTP/1.1 by hand, because connections are what many stories are about |
 //! | `agent` | an agent over HTTP, in both eras of the protocol |
+//! | `client` | a client that can do all of MCP, on either way, in either era |
 //! | `bridge` | an agent over standard input and output |
 //! | `answer` | what an agent was told |
 //! | `desk` | an operator at the JSON API |
@@ -20,6 +21,7 @@ mod answer;
 mod binaries;
 mod bridge;
 mod browser;
+mod client;
 mod desk;
 mod http;
 mod patience;
@@ -29,9 +31,10 @@ mod world;
 
 pub use agent::{Agent, Asked, Era};
 pub use answer::{Answer, call_in};
-pub use binaries::{bank, from_setup, holdfast, journal_load, odd, target};
+pub use binaries::{bank, everything, from_setup, holdfast, journal_load, odd, target};
 pub use bridge::Bridge;
 pub use browser::{Browser, Look};
+pub use client::{Client, Exchange, Place, Speaks, member, members};
 pub use desk::Desk;
 pub use http::{Connection, Head, Response};
 pub use patience::{PATIENCE, eventually, eventually_some};

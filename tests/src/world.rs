@@ -170,6 +170,12 @@ impl World {
         fs::read_to_string(self.path("holdfast.redb.operator-token")).expect("`serve` has made it")
     }
 
+    /// `everything ARGS` by HTTP, writing here what it sees.
+    pub fn http_everything(&self, args: &[&str]) -> HttpServer {
+        let mut command = self.command(&binaries::everything());
+        HttpServer::start(command.args(["--http", "127.0.0.1:0", "--dir", "."]).args(args))
+    }
+
     /// `holdfast ARGS` here.
     pub fn holdfast(&self, args: &[&str]) -> Command {
         let mut command = self.command(&binaries::holdfast());

@@ -1,0 +1,148 @@
+//! The official conformance suite: whatever our server with everything passes alone passes through Holdfast.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+
+use holdfast_tests::{ALLOW, Ran, World, from_setup, holdfast};
+use serde_json::Value;
+
+/// Alone it takes a quarter of a minute; the machine may have much else to do.
+const WITHIN: Duration = Duration::from_secs(240);
+
+/// A check's scenario, id and name, and which of those with the same it is.
+type Check = (String, String, String, usize);
+
+/// What each check of one run came to: its status, and the suite's words.
+type Verdicts = BTreeMap<Check, (String, String)>;
+
+/// Advice about how a server closes streams in the middle of a call, and what it sends before: that ends at Holdfast,
+/// which closes none.
+const OF_ONE_HOP: [&str; 3] =
+    ["server-sse-priming-event", "server-sse-retry-field", "server-sse-disconnect-resume"];
+
+/// `conformance` here, writing what it finds into `output`.
+fn suite(world: &World, side: &str, output: &str) -> Command {
+    let mut command = world.command(&from_setup("node/node_modules/node/bin/node"));
+    let program = "node/node_modules/@modelcontextprotocol/conformance/dist/index.js";
+    command.arg(from_setup(program)).args([side, "-o", output]);
+    command
+}
+
+/// Judges the server at `url`.
+fn judged(world: &World, url: &str, revision: &str, output: &str) -> Verdicts {
+    let mut command = suite(world, "server", output);
+    command.args(["--url", url, "--requirements", revision]);
+    // It fails where a check fails, which is for us to judge.
+    let ran = Ran::within(&mut command, WITHIN);
+    assert!(ran.stdout.contains("=== SUMMARY ==="), "{}\n{}", ran.stdout, ran.stderr);
+    verdicts(&world.path(output))
+}
+
+/// Reads `SIDE-SCENARIO-TIME/checks.json` of each scenario.
+fn verdicts(output: &Path) -> Verdicts {
+    let mut verdicts = Verdicts::new();
+    for entry in fs::read_dir(output).expect("the suite wrote") {
+        let directory = entry.expect("it can be read").path();
+        let name = directory.file_name().and_then(|name| name.to_str()).expect("UTF-8");
+        // The time is 2026-11-21T19-44-35-425Z.
+        let scenario = name.split_once('-').expect("a side").1;
+        let scenario = &scenario[..scenario.len() - "-2026-11-21T19-44-35-425Z".len()];
+        let text = fs::read_to_string(directory.join("checks.json")).expect("the suite wrote");
+        let checks: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+        for check in checks {
+            let text = |member: &str| check[member].as_str().unwrap_or_default().to_owned();
+            let same = |at| (scenario.to_owned(), text("id"), text("name"), at);
+            let at = (0..).find(|at| !verdicts.contains_key(&same(*at))).expect("there is a next number");
+            verdicts.insert(same(at), (text("status"), text("errorMessage")));
+        }
+    }
+    verdicts
+}
+
+fn passed(verdicts: &Verdicts) -> impl Iterator<Item = &Check> {
+    verdicts.iter().filter(|(_, (status, _))| status == "SUCCESS").map(|(check, _)| check)
+}
+
+/// Those whose other end is the server, not Holdfast.
+fn end_to_end(verdicts: &Verdicts) -> impl Iterator<Item = &Check> {
+    passed(verdicts).filter(|(_, id, ..)| !OF_ONE_HOP.contains(&id.as_str()))
+}
+
+/// What passed alone and not through Holdfast, with the suite's words.
+fn lost(alone: &Verdicts, through: &Verdicts) -> Vec<String> {
+    let missed = end_to_end(alone).filter_map(|check| {
+        let (scenario, id, name, at) = check;
+        let (status, words) = match through.get(check) {
+            Some((status, _)) if status == "SUCCESS" => return None,
+            Some((status, words)) => (status.as_str(), words.as_str()),
+            None => ("NOT REACHED", ""),
+        };
+        Some(format!("{scenario}: {id} {name}[{at}]: {status} {words}"))
+    });
+    missed.collect()
+}
+
+/// Runs both, and expects `passing` checks alone.
+fn compare(revision: &str, passing: usize) {
+    let world = World::empty();
+    let (alone, behind) = (world.http_everything(&[]), world.http_everything(&[]));
+    world
+        .configure(&format!("[servers.x]\nurl = \"http://{}/mcp\"\nprefix = false\n{ALLOW}", behind.address));
+    let served = world.serve();
+    let (alone, through) = std::thread::scope(|scope| {
+        let url = format!("http://{}/mcp", alone.address);
+        let world = &world;
+        let alone = scope.spawn(move || judged(world, &url, revision, "alone"));
+        let through = judged(world, &format!("http://{}/mcp", served.mcp), revision, "through");
+        (alone.join().expect("no panic"), through)
+    });
+    let lost = lost(&alone, &through);
+    let (fine, compared) = (passed(&alone).count(), end_to_end(&alone).count());
+    let kept = compared - lost.len();
+    println!(
+        "conformance {revision}: {fine} checks pass alone, {compared} end to end, {kept} of those through Holdfast"
+    );
+    assert!(fine >= passing, "alone only {fine}: {alone:#?}");
+    assert!(lost.is_empty(), "lost {} of {fine}:\n{}", lost.len(), lost.join("\n"));
+}
+
+#[test]
+fn what_passes_alone_passes_through_in_2026() {
+    compare("2026-07-28", 197);
+}
+
+#[test]
+fn what_passes_alone_passes_through_in_2025() {
+    compare("2025-11-25", 83);
+}
+
+/// Lets the suite judge Holdfast as the client of its own servers.
+fn drive(revision: &str, scenarios: &[&str]) {
+    let world = World::empty();
+    let python = from_setup("venv/bin/python");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/upstream.py");
+    let command = format!("{} {script} {}", python.display(), holdfast().display());
+    for scenario in scenarios {
+        let mut suite = suite(&world, "client", "client");
+        suite.args(["--command", &command, "--scenario", scenario, "--spec-version", revision]);
+        let ran = Ran::within(&mut suite, WITHIN);
+        assert_eq!(ran.code, Some(0), "{scenario}\n{}\n{}", ran.stdout, ran.stderr);
+    }
+    println!("conformance {revision}, client side: {} scenarios", scenarios.len());
+}
+
+#[test]
+fn the_upstream_half_is_a_client_of_2025() {
+    drive("2025-11-25", &["initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"]);
+}
+
+#[test]
+fn the_upstream_half_is_a_client_of_2026() {
+    let scenarios = [
+        "tools_call",
+        "sep-2322-client-request-state",
+        "http-custom-headers",
+        "http-invalid-tool-headers",
+        "json-schema-ref-no-deref",
+    ];
+    drive("2026-07-28", &scenarios);
+}
