@@ -345,6 +345,7 @@ fn what_cannot_be_done_is_said() {
     home.write(".config/holdfast/holdfast.toml", "version = 1\n[listne]\n");
     home.write(".cursor/mcp.json", r#"{"mcpServers": {"a": {"command": "a"}}}"#);
     let wrong = home.run(&["init", "--offline"]);
+    assert_eq!(wrong.stdout, "", "nothing is shown of what cannot be done");
     assert_eq!(wrong.code, Some(1));
     assert!(wrong.stderr.contains("listne"), "{wrong:?}");
 }
