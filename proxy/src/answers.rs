@@ -326,7 +326,6 @@ pub(crate) fn is_address(uri: &str) -> bool {
 }
 
 /// What `resources/templates/list` says about answers.
-#[allow(dead_code, reason = "for the list of templates, once it has some of our own")]
 pub(crate) fn template() -> Value {
     json!({
         "uriTemplate": "holdfast://answers/{sha256}{?offset,length}",

@@ -174,8 +174,12 @@ impl Driver {
         // What was denied with its first fact is told for the first time.
         let replayed = live.with(|shared| shared.call.state.is_done() && shared.call.entries > 1);
         let receipt = place.unwrap_or_else(|| self.place(live.origin, live.id, wish.from));
-        live.with(|shared| shared.client = wish.client.clone());
-        let ends = live.join(wish.progress, replayed);
+        live.with(|shared| {
+            if shared.call.accepted.caller.principal == wish.caller.principal {
+                shared.client = wish.client.clone();
+            }
+        });
+        let ends = live.join(wish.progress, replayed, &wish.caller.principal);
         Start::Joined(Joined {
             live: live.clone(),
             waiter: ends.waiter,

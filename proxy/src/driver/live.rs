@@ -64,6 +64,8 @@ pub(super) struct WaiterId(u64);
 #[derive(Debug)]
 struct Waiter {
     id: WaiterId,
+    /// Of the principal whose call it is.
+    own: bool,
     wants: Progress,
     heard: mpsc::Sender<Heard>,
     reply: oneshot::Sender<Box<Reply>>,
@@ -128,14 +130,17 @@ impl Live {
     }
 
     /// Joins the waiters; where there is something to say already, the reply is on its way.
-    pub(super) fn join(&self, wants: Progress, replayed: bool) -> Ends {
+    ///
+    /// Only those of the principal whose call it is are told what its server wants to know.
+    pub(super) fn join(&self, wants: Progress, replayed: bool, principal: &str) -> Ends {
         let (sender, heard) = mpsc::channel(BACKLOG);
         let (tell, reply) = oneshot::channel();
         self.wanted();
         let waiter = self.with(|shared| {
             shared.next_waiter += 1;
             let id = WaiterId(shared.next_waiter);
-            shared.waiters.push(Waiter { id, wants, heard: sender, reply: tell, replayed });
+            let own = shared.call.accepted.caller.principal == principal;
+            shared.waiters.push(Waiter { id, own, wants, heard: sender, reply: tell, replayed });
             shared.reply_to_all();
             id
         });
@@ -211,6 +216,9 @@ impl Live {
         self.with(|shared| {
             let Shared { question, waiters, .. } = shared;
             let (question, told) = question.as_mut().filter(|(question, _)| question.is_open())?;
+            if !waiters.iter().any(|other| other.id == waiter && other.own) {
+                return None;
+            }
             if told.is_some_and(|told| waiters.iter().any(|other| other.id == told)) {
                 return None;
             }

@@ -89,10 +89,10 @@ impl Driver {
         live: &Arc<Live>,
         upstream: &Arc<Upstream>,
     ) -> Option<(Attempt, Flight)> {
-        let (id, attempts, state, since, same, channel) = live.with(|shared| {
+        let (id, attempts, state, since, same, caller) = live.with(|shared| {
             let call = &shared.call;
             let same = call.identity() == &*upstream.identity();
-            (call.id, call.attempts, call.state, call.since, same, call.accepted.caller.channel.clone())
+            (call.id, call.attempts, call.state, call.since, same, call.accepted.caller.clone())
         });
         let mut flight = None;
         for attempt in (1..=attempts).map(Attempt) {
@@ -100,7 +100,7 @@ impl Driver {
             // Only of the latest it is known when it was to be sent, and what is spoken to now may be another server.
             let meant = if latest && same { since } else { Millis(0) };
             let hear = hear(self, live, upstream, attempt);
-            match upstream.again((id, attempt), &channel, meant, hear) {
+            match upstream.again((id, attempt), &caller, meant, hear) {
                 Again::Awaited(sent) => flight = Some((attempt, sent)),
                 Again::NeverSent => {
                     let message = "Holdfast was restarted before this attempt left.".to_owned();

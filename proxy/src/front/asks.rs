@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use holdfast_store::Text;
@@ -25,6 +25,8 @@ pub(super) struct Asks {
 
 struct Open {
     channel: String,
+    /// What it is part of; none for an offer of ours.
+    question: Weak<Question>,
     then: Then,
 }
 
@@ -37,9 +39,13 @@ impl fmt::Debug for Asks {
 impl Asks {
     /// Makes a request to the client of `channel`; gives its id. `then` hears the answer, unless it is dropped before.
     pub(super) fn make(&self, channel: &str, then: Then) -> String {
+        self.add(channel, Weak::new(), then)
+    }
+
+    fn add(&self, channel: &str, question: Weak<Question>, then: Then) -> String {
         // Random, so that an answer to the one before a restart is never taken for one to this.
         let id = format!("holdfast-{}", uuid::Builder::from_random_bytes(rand::random()).into_uuid());
-        self.lock().insert(id.clone(), Open { channel: channel.to_owned(), then });
+        self.lock().insert(id.clone(), Open { channel: channel.to_owned(), question, then });
         id
     }
 
@@ -63,6 +69,16 @@ impl Asks {
         self.lock().remove(id).is_some()
     }
 
+    /// The channel is gone: what its client was asked has no answer.
+    pub(super) fn forget(&self, channel: &str) {
+        let gone: Vec<Open> =
+            self.lock().extract_if(|_, open| open.channel == channel).map(|(_, open)| open).collect();
+        let why = wire::error_member(wire::INTERNAL_ERROR, "the client is gone", None);
+        for question in gone.iter().filter_map(|open| open.question.upgrade()) {
+            question.refuse(&why);
+        }
+    }
+
     /// Puts everything that `question` asks to the client of `channel`.
     pub(super) fn put(self: &Arc<Self>, channel: &str, question: &Arc<Question>) -> Put {
         let heard = Arc::new(Mutex::new(Answers::new()));
@@ -71,8 +87,9 @@ impl Asks {
             Put { asks: self.clone(), question: question.clone(), ids: Vec::new(), messages: Vec::new() };
         for ask in &question.asks {
             let (name, heard, question) = (ask.name.clone(), heard.clone(), question.clone());
-            let id = self.make(
+            let id = self.add(
                 channel,
+                Arc::downgrade(&question),
                 Box::new(move |said| {
                     let mut all = heard.lock().unwrap_or_else(PoisonError::into_inner);
                     all.push((name, said));

@@ -4,8 +4,9 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use holdfast_store::Caller;
@@ -22,6 +23,8 @@ use crate::{
     wire,
 };
 
+/// How long a client may take for what a server asks outside of any request.
+const ASK_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Announcements that a slow reader may be behind; more are dropped, because each says only that something changed.
 const BACKLOG: usize = 1_024;
 
@@ -61,6 +64,8 @@ pub(super) struct Hub {
     levels: Mutex<HashMap<String, String>>,
     least: Mutex<Option<String>>,
     numbers: AtomicU64,
+    /// How many agents there can be.
+    agents: AtomicUsize,
 }
 
 /// A place among the listeners, until it is dropped.
@@ -88,6 +93,7 @@ impl Hub {
             levels: Mutex::default(),
             least: Mutex::default(),
             numbers: AtomicU64::new(0),
+            agents: AtomicUsize::new(0),
         })
     }
 
@@ -106,6 +112,15 @@ impl Hub {
         Place { hub: Arc::downgrade(self), number, heard }
     }
 
+    /// From now on these are the agents, all of them where there are none: others hear nothing more.
+    pub(super) fn only(&self, agents: &[(String, [u8; 32])]) {
+        self.agents.store(agents.len(), Ordering::Relaxed);
+        if !agents.is_empty() {
+            let known = |caller: &Caller| agents.iter().any(|(name, _)| *name == caller.principal);
+            self.listeners().retain(|_, listener| known(&listener.caller));
+        }
+    }
+
     /// The client of this channel wants to hear of updates. True where it is the first of all to want these.
     pub(super) fn subscribe(&self, channel: &str, server: &str, uri: &str) -> bool {
         let one = (server.to_owned(), uri.to_owned());
@@ -113,6 +128,11 @@ impl Hub {
         let first = !subscribed.values().any(|uris| uris.contains(&one));
         subscribed.entry(channel.to_owned()).or_default().insert(one);
         first
+    }
+
+    /// How many resources the client of this channel follows.
+    pub(super) fn count(&self, channel: &str) -> usize {
+        lock(&self.subscribed).get(channel).map_or(0, BTreeSet::len)
     }
 
     /// It does not any more. True where nobody is left who does.
@@ -238,12 +258,26 @@ impl Audience for Hub {
             }
         }
         let mut fit = fit.into_values();
-        let why = match (fit.next(), fit.next()) {
+        // Agents that have no stream open are not to be seen here.
+        let many = origin.sharer == Sharer::All && self.agents.load(Ordering::Relaxed) > 1;
+        let why = match (fit.next().filter(|_| !many), fit.next()) {
             (Some(listener), None) => {
-                for message in self.asks.put(&listener.caller.channel, &question).messages {
-                    listener.tell.try_send(message).ok();
-                }
+                let put = self.asks.put(&listener.caller.channel, &question);
+                let told = put.messages.iter().all(|message| listener.tell.try_send(message.clone()).is_ok());
+                drop(fit);
+                drop(listeners);
+                let limit = if told { ASK_LIMIT } else { Duration::ZERO };
+                tokio::spawn(async move {
+                    tokio::time::timeout(limit, put.question.closed.cancelled()).await.ok();
+                    let why = "the client did not answer in time";
+                    put.question.refuse(&wire::error_member(wire::INTERNAL_ERROR, why, None));
+                    put.take_back();
+                });
                 return;
+            }
+            (None, _) if many => {
+                "several agents share this server, and nothing says which of them this is for; `share = \"session\"` in \
+                 its configuration gives each agent its own"
             }
             (None, _) => "no agent is connected whose client could answer this",
             (Some(_), Some(_)) => {

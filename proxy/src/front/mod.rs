@@ -167,10 +167,12 @@ impl Front {
             }
         }
         upstreams.heard_by(audience);
+        let rules = Rules::of(config);
+        hub.only(&rules.agents);
         Ok(Arc::new(Self {
             driver,
             upstreams,
-            rules: RwLock::new(Rules::of(config)),
+            rules: RwLock::new(rules),
             bridge: Sha256::digest(surroundings.bridge_token).into(),
             sessions: Arc::new(sessions),
             replays: Arc::default(),
@@ -196,7 +198,9 @@ impl Front {
 
     /// From now on `config` says who is let in. Requests that are in go on.
     pub(crate) fn reconfigure(&self, config: &Config) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::of(config);
+        let rules = Rules::of(config);
+        self.hub.only(&rules.agents);
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
     fn rules(&self) -> Arc<Rules> {
@@ -214,6 +218,7 @@ impl Front {
         // What a session has subscribed to outlives its streams, not the session.
         if !channel.starts_with("session:") || !self.sessions.is_there(channel) {
             self.replays.forget(channel);
+            self.asks.forget(channel);
             rpc::leave(self, channel);
         }
     }

@@ -12,6 +12,7 @@ use futures_util::stream;
 use holdfast_store::Text;
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
 use tokio::sync::mpsc;
 
 use super::{
@@ -28,6 +29,7 @@ use super::{
     rpc::Request,
     session::Wait,
     splice::set_member,
+    state::Seal,
     stream::keep_alive,
 };
 use crate::{
@@ -42,7 +44,7 @@ const PLAIN_WITHIN: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a modern client may take for what a legacy server wants to know.
 const PARKED: Duration = Duration::from_secs(60 * 60);
-const MOST_PARKED: usize = 1_000;
+const MOST_PARKED: usize = 100;
 const STATE: &str = "hfr.";
 /// Between a server's name and its own id of a task.
 const OF: char = '~';
@@ -59,9 +61,10 @@ impl Parked {
             format!("{STATE}{}", uuid::Builder::from_random_bytes(rand::random()).into_uuid().simple());
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.retain(|_, (_, since, _)| since.elapsed() < PARKED);
-        if table.len() >= MOST_PARKED {
+        let mine = table.iter().filter(|(_, (owner, ..))| owner == principal);
+        if mine.clone().count() >= MOST_PARKED {
             let oldest =
-                table.iter().max_by_key(|(_, (_, since, _))| since.elapsed()).map(|(state, _)| state.clone());
+                mine.max_by_key(|(_, (_, since, _))| since.elapsed()).map(|(state, _)| state.clone());
             oldest.and_then(|oldest| table.remove(&oldest));
         }
         table.insert(state.clone(), (principal.to_owned(), Instant::now(), conversation));
@@ -283,7 +286,7 @@ async fn homes(front: &Front, request: &Request<'_>, relayed: Relayed) -> Result
         }
         "completion/complete" => completing(front, request, relayed).await,
         "tasks/get" | "tasks/update" | "tasks/cancel" => {
-            let home = text("taskId").and_then(|id| of_task(front, &id));
+            let home = text("taskId").and_then(|id| of_task(front, &request.caller.principal, &id));
             let home = home.ok_or_else(|| {
                 let message =
                     "Task not found: there is none of this id for this agent, or it is no longer kept";
@@ -324,6 +327,10 @@ async fn completing(front: &Front, request: &Request<'_>, relayed: Relayed) -> R
 /// A method that only an agent and its server know: it says which server, or there is no other.
 fn custom(front: &Front, request: &Request<'_>, method: &str, relayed: &Relayed) -> Result<Homes, Problem> {
     const META_SERVER: &str = "io.holdfast/server";
+    // Their ids would be the server's own, of which nobody knows whose they are; and calls are no custom methods.
+    if method.starts_with("tasks/") || method.starts_with("tools/") {
+        return Err(era::unknown_method(request.era, method));
+    }
     let named = request.params.get("_meta").and_then(|meta| meta.get(META_SERVER)).and_then(Value::as_str);
     let home = match (named, &front.upstreams.all()[..]) {
         (Some(name), _) => front.upstreams.get(name),
@@ -341,22 +348,26 @@ fn custom(front: &Front, request: &Request<'_>, method: &str, relayed: &Relayed)
 }
 
 /// The server of a task of its own, and its id there.
-fn of_task(front: &Front, id: &str) -> Option<(Arc<Upstream>, String)> {
-    let (server, own) = id.split_once(OF)?;
-    Some((front.upstreams.get(server)?, own.to_owned()))
+fn of_task(front: &Front, principal: &str, id: &str) -> Option<(Arc<Upstream>, String)> {
+    let (server, rest) = id.split_once(OF)?;
+    let (mark, own) = rest.split_once(OF)?;
+    let is_theirs = bool::from(front.seal.of_task(principal, server, own).as_bytes().ct_eq(mark.as_bytes()));
+    Some((front.upstreams.get(server).filter(|_| is_theirs)?, own.to_owned()))
 }
 
 /// The id under which agents know a task of a server.
-pub(super) fn task_id(server: &str, own: &str) -> String {
-    format!("{server}{OF}{own}")
+///
+/// To the server all agents are one; whose a task is stands in its id, sealed.
+fn task_id(seal: &Seal, principal: &str, server: &str, own: &str) -> String {
+    format!("{server}{OF}{}{OF}{own}", seal.of_task(principal, server, own))
 }
 
 /// A text in which the server's id of a task, where it is one, is the agent's.
-pub(super) fn with_task_id(server: &str, text: &str) -> Option<String> {
+pub(super) fn with_task_id(seal: &Seal, principal: &str, server: &str, text: &str) -> Option<String> {
     let members = wire::members(text)?;
     let (_, own) = members.iter().find(|(name, _)| name == "taskId")?;
     let own: String = serde_json::from_str(own).ok()?;
-    Some(set_member(text, "taskId", &Value::from(task_id(server, &own)).to_string()))
+    Some(set_member(text, "taskId", &Value::from(task_id(seal, principal, server, &own)).to_string()))
 }
 
 /// A request and its conversation.
@@ -383,6 +394,16 @@ enum Step {
     Withdrawn,
     /// Nothing that the client hears.
     Nothing,
+}
+
+impl Drop for Exchange {
+    /// What the client was asked for this request is not wanted any more.
+    fn drop(&mut self) {
+        if let Some(put) = self.put.take() {
+            put.question.refuse(&wire::error_member(wire::INTERNAL_ERROR, "the client is gone", None));
+            put.take_back();
+        }
+    }
 }
 
 impl Exchange {
@@ -468,7 +489,11 @@ impl Exchange {
         match outcome {
             Ok(result) => {
                 let is_task = conversation.method.starts_with("tasks/");
-                let renamed = if is_task { with_task_id(&conversation.server, &result) } else { None };
+                let renamed = if is_task {
+                    with_task_id(&self.front.seal, &self.principal, &conversation.server, &result)
+                } else {
+                    None
+                };
                 let hinted = renamed.as_deref().unwrap_or(&result);
                 let hinted = with_cache_hints(self.era, &conversation.method, hinted);
                 Step::End(deliver::result(&self.id, &hinted, self.era, &[]), StatusCode::OK)
@@ -556,9 +581,13 @@ mod tests {
 
     #[test]
     fn tasks_keep_their_server() {
-        let text = with_task_id("s", r#"{"resultType":"task","taskId":"a~b","n":1.50}"#).expect("a task");
-        assert_eq!(text, r#"{"resultType":"task","taskId":"s~a~b","n":1.50}"#);
-        assert_eq!(with_task_id("s", r#"{"content":[]}"#), None);
+        let seal = Seal::new(b"key");
+        let text = with_task_id(&seal, "ana", "s", r#"{"resultType":"task","taskId":"a~b","n":1.50}"#);
+        let text = text.expect("a task");
+        let mark = seal.of_task("ana", "s", "a~b");
+        assert_ne!(mark, seal.of_task("bob", "s", "a~b"));
+        assert_eq!(text, format!(r#"{{"resultType":"task","taskId":"s~{mark}~a~b","n":1.50}}"#));
+        assert_eq!(with_task_id(&seal, "ana", "s", r#"{"content":[]}"#), None);
     }
 
     #[test]

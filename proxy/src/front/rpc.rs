@@ -35,6 +35,8 @@ const INSTRUCTIONS: &str = "Tools are named server__tool. A call may be held unt
 says so and names a call id. Collect it with holdfast_wait, or by repeating exactly the same call; do not look for \
 another way to do it. When a result says outcome-unknown, the call may have happened: do not repeat it.";
 
+/// Resources that one client follows.
+const MOST_FOLLOWED: usize = 1_000;
 /// How long a server may take to be told something.
 const SET_LIMIT: Duration = Duration::from_secs(10);
 /// A client's name may be anything; what is kept of it is bounded.
@@ -148,6 +150,10 @@ fn uri_of<'a>(request: &Request<'a>) -> Result<&'a str, Problem> {
 /// `resources/subscribe`: the first subscriber of all is the one that the server hears of.
 async fn subscribe(front: &Arc<Front>, request: &Request<'_>) -> Result<String, Problem> {
     let uri = uri_of(request)?;
+    if front.hub.count(&request.caller.channel) >= MOST_FOLLOWED {
+        let message = format!("more than {MOST_FOLLOWED} resources cannot be followed at once");
+        return Err(Problem::invalid_params("invalid-arguments", message));
+    }
     let mut refused = None;
     for (upstream, own) in lists::homes_of_uri(front, request.caller, request.client, uri).await {
         let server = upstream.config().name.clone();

@@ -110,6 +110,16 @@ impl Seal {
         Ok(Pending { call: CallId::from_bytes(*call), rounds: *rounds, asked })
     }
 
+    /// What shows that `principal` was told of this task of a server: 24 hex digits.
+    pub(super) fn of_task(&self, principal: &str, server: &str, task: &str) -> String {
+        let mut mac = self.mac.clone();
+        for part in ["task", principal, server, task] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        mac.finalize().into_bytes()[..12].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The HMAC over a state of `principal`. The body's length is fixed, so nothing can move between the two.
     fn over(&self, principal: &str, body: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();

@@ -27,6 +27,7 @@ use super::{
     retry::Visit,
     session::Wait,
     splice::set_member,
+    state::Seal,
     stream::keep_alive,
     surface,
 };
@@ -295,7 +296,9 @@ impl Waiting {
         }
         let message = deliver::message(&self.asked.id, self.asked.era, self.begun.output, reply);
         match &self.begun.server {
-            Some(server) if self.asked.era == Era::Modern => with_task(server, message),
+            Some(server) if self.asked.era == Era::Modern => {
+                with_task(&self.front.seal, &self.asked.caller.principal, server, message)
+            }
             _ => message,
         }
     }
@@ -391,7 +394,7 @@ impl Waiting {
 }
 
 /// A response that is a task of the server's own names it as agents know it.
-fn with_task(server: &str, message: String) -> String {
+fn with_task(seal: &Seal, principal: &str, server: &str, message: String) -> String {
     if !message.contains(r#""task""#) {
         return message;
     }
@@ -401,7 +404,7 @@ fn with_task(server: &str, message: String) -> String {
         let members = wire::members(result).unwrap_or_default();
         members.iter().any(|(name, value)| name == "resultType" && *value == r#""task""#)
     };
-    match result.filter(is_task).and_then(|result| relay::with_task_id(server, result)) {
+    match result.filter(is_task).and_then(|result| relay::with_task_id(seal, principal, server, result)) {
         Some(result) => set_member(&message, "result", &result),
         None => message,
     }

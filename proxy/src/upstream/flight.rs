@@ -219,8 +219,19 @@ impl Round {
 fn once_begun(listener: Listener) -> Listener {
     Arc::new(move |signal| match signal {
         Signal::Unsent(unsent) => listener(Signal::Lost(Loss::Disconnected, unsent.message)),
+        // Only what says that this request will never be carried out says something about the earlier rounds, too.
+        Signal::Refused(refused) if !is_for_good(&refused) => {
+            let message = format!("the server refused to go on: {}", &*refused.error);
+            listener(Signal::Lost(Loss::UpstreamError, message));
+        }
         signal => listener(signal),
     })
+}
+
+fn is_for_good(refused: &Refused) -> bool {
+    const FOR_GOOD: [i64; 4] =
+        [wire::METHOD_NOT_FOUND, wire::INVALID_PARAMS, wire::HEADER_MISMATCH, wire::MISSING_CAPABILITY];
+    refused.code.is_some_and(|code| FOR_GOOD.contains(&code))
 }
 
 /// Looked at here, at the last moment: the process may be another one than the one whose list was looked at before.

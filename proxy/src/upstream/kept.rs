@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use holdfast_store::{Attempt, CallId, Millis};
+use holdfast_store::{Attempt, CallId, Caller, Millis};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -112,7 +112,7 @@ impl Estate {
         &self,
         shared: &Shared,
         (call, attempt): (CallId, Attempt),
-        channel: &str,
+        caller: &Caller,
         meant: Millis,
         listener: Listener,
     ) -> Again {
@@ -123,7 +123,7 @@ impl Estate {
             Fate::To(number) => match lock(&self.debtors).get(&number).cloned() {
                 None => Again::Unknown,
                 Some(link) => {
-                    link.await_again(id, channel, listener);
+                    link.await_again(id, caller, listener);
                     Again::Awaited(Flight::of_earlier_life(link, id))
                 }
             },

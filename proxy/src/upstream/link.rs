@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_store::{Loss, Text};
+use holdfast_store::{Caller, Loss, Text};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::{
@@ -19,7 +19,7 @@ use super::{
     Refused, Relayed, Remark, Signal, Speaks, Standing, Unsent,
     catalog::Catalog,
     era::{self, Era, Opening},
-    peer::{Listener, Peer, Purpose, RequestId},
+    peer::{Agent, Listener, Peer, Purpose, RequestId},
     pipe::Pipe,
     relay::Parcel,
     web::{Post, Web},
@@ -163,8 +163,8 @@ impl Link {
     }
 
     /// Waits for what a request of an earlier life brings.
-    pub(super) fn await_again(&self, id: RequestId, channel: &str, listener: Listener) {
-        let purpose = Purpose::Agent(channel.into());
+    pub(super) fn await_again(&self, id: RequestId, caller: &Caller, listener: Listener) {
+        let purpose = Purpose::Agent(Agent::of(caller));
         if !self.peer().register(id, listener.clone(), purpose) {
             listener(Signal::Lost(Loss::Disconnected, self.cause()));
         }
@@ -390,8 +390,7 @@ impl Link {
             }
             Post { era: era.clone(), method: method.into(), name, headers }
         };
-        let channel = parcel.caller().channel.as_str().into();
-        self.send(id, text, post, listener, Purpose::Agent(channel));
+        self.send(id, text, post, listener, Purpose::Agent(Agent::of(parcel.caller())));
     }
 
     /// Sends a notification of an agent, which nobody answers.

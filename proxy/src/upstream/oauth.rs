@@ -164,6 +164,10 @@ impl Authorizer {
             Ok(()) => Outcome::Again,
             Err(error) => {
                 tracing::warn!(target: "upstream", server = &*self.server, error, "a token was not replaced");
+                // Of an authorization server that is only away the token is still good.
+                if !error.contains("invalid_grant") {
+                    return Outcome::SignIn(format!("its token could not be renewed just now: {error}"));
+                }
                 self.drop_token(&mut kept);
                 Outcome::SignIn(format!("its token has ended: {login}"))
             }

@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use holdfast_store::{Answer, AnswerKind, Attempt, CallId, Loss, Text, hash_fields};
+use holdfast_store::{Answer, AnswerKind, Attempt, CallId, Caller, Loss, Text, hash_fields};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::sync::Notify;
@@ -79,9 +79,22 @@ impl fmt::Display for RequestId {
 /// What a request is for: only those of agents keep an otherwise idle server alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// On behalf of the agent of this channel.
-    Agent(Arc<str>),
+    /// On behalf of this agent.
+    Agent(Agent),
     Housekeeping,
+}
+
+/// An agent, as far as it matters whose request is whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Agent {
+    pub(super) principal: Arc<str>,
+    pub(super) channel: Arc<str>,
+}
+
+impl Agent {
+    pub(super) fn of(caller: &Caller) -> Self {
+        Self { principal: caller.principal.as_str().into(), channel: caller.channel.as_str().into() }
+    }
 }
 
 /// The requests of one connection, in both directions.
@@ -418,18 +431,27 @@ impl Peer {
                 None => Owner::Nobody,
             };
         }
-        let mut latest: Option<(&Arc<str>, &Waiting)> = None;
-        // What was taken back may never be answered, and a server that was told so asks no more for it.
-        let wanted = table.waiting.iter().filter(|(id, _)| !table.withdrawn.contains(id));
-        for (_, waiting) in wanted {
-            let Purpose::Agent(channel) = &waiting.purpose else { continue };
+        let mut latest: Option<(&Agent, &Waiting)> = None;
+        let mut taken_back: Option<&Agent> = None;
+        for (id, waiting) in &table.waiting {
+            let Purpose::Agent(agent) = &waiting.purpose else { continue };
+            if table.withdrawn.contains(id) {
+                taken_back = Some(agent);
+                continue;
+            }
             match latest {
-                Some((other, _)) if other != channel => return Owner::Unclear,
+                Some((other, _)) if other.channel != agent.channel => return Owner::Unclear,
                 Some((_, other)) if other.order > waiting.order => {}
-                _ => latest = Some((channel, waiting)),
+                _ => latest = Some((agent, waiting)),
             }
         }
-        latest.map_or(Owner::Nobody, |(_, waiting)| Owner::Request(waiting.listener.clone()))
+        // A server that was told so asks no more for what was taken back; one that does all the same must not be answered
+        // by somebody else's agent.
+        match (latest, taken_back) {
+            (Some((agent, _)), Some(other)) if agent.principal != other.principal => Owner::Unclear,
+            (Some((_, waiting)), _) => Owner::Request(waiting.listener.clone()),
+            (None, _) => Owner::Nobody,
+        }
     }
 
     fn answered(&self, raw_id: &RawValue, message: &Envelope<'_>) {

@@ -187,8 +187,15 @@ impl Pipe {
     fn close_input(&self) {
         let failed = {
             let mut out = self.out();
-            out.way = None;
-            std::mem::take(&mut out.queue)
+            let queue = std::mem::take(&mut out.queue);
+            if let Some(way) = out.way.take() {
+                // What is told to be unsent must not be handed on by a later life.
+                queue
+                    .iter()
+                    .filter(|message| message.written == 0)
+                    .for_each(|message| way.take_back(message));
+            }
+            queue
         };
         self.not_written(failed);
     }

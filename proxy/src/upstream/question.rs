@@ -7,7 +7,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -42,7 +42,7 @@ type Responder = Box<dyn FnOnce(Answers) + Send>;
 
 /// Asked by a server, answered at most once.
 pub(crate) struct Question {
-    /// Unique while the process lives.
+    /// Unique, also over restarts as far as chance goes.
     pub(crate) number: u64,
     pub(crate) asks: Vec<Ask>,
     responder: Mutex<Option<Responder>>,
@@ -52,7 +52,8 @@ pub(crate) struct Question {
 
 impl Question {
     pub(super) fn new(asks: Vec<Ask>, responder: Responder) -> Self {
-        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        // Not from 1: what a client brings along from before a restart must not fit another question.
+        static NUMBERS: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(rand::random::<u64>() >> 1));
         Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             asks,

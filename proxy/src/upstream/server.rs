@@ -270,13 +270,13 @@ impl Upstream {
     pub(crate) fn again(
         &self,
         attempt: (CallId, Attempt),
-        channel: &str,
+        caller: &Caller,
         meant: Millis,
         on: Box<dyn Fn(Signal) + Send + Sync>,
     ) -> Again {
         let shared = self.shared();
         match shared.config().transport {
-            Transport::Stdio { .. } => shared.estate.again(&shared, attempt, channel, meant, Arc::from(on)),
+            Transport::Stdio { .. } => shared.estate.again(&shared, attempt, caller, meant, Arc::from(on)),
             // Of what was sent over the network there is no log.
             _ => Again::Unknown,
         }

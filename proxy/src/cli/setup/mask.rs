@@ -35,7 +35,9 @@ enum Where {
 
 fn collect(node: &Node, place: Where, hidden: &mut Vec<Range<usize>>) {
     match &node.data {
-        Data::Text(text) if place == Where::Secret && !is_variable(text) => hidden.push(node.at.clone()),
+        Data::Text(text) if (place == Where::Secret && !is_variable(text)) || is_telling_address(text) => {
+            hidden.push(node.at.clone());
+        }
         Data::Number(_) if place == Where::Secret => hidden.push(node.at.clone()),
         Data::Table(members) => {
             for member in members {
@@ -49,8 +51,8 @@ fn collect(node: &Node, place: Where, hidden: &mut Vec<Range<usize>>) {
             let mut last_names_one = false;
             for item in items {
                 let text = item.text().unwrap_or_default();
-                let says_one =
-                    text.starts_with('-') && text.split_once('=').is_some_and(|(name, _)| is_telling(name));
+                // `--token=x`, `TOKEN=x`, `Authorization: Bearer x`.
+                let says_one = text.split_once(['=', ':']).is_some_and(|(name, _)| is_telling(name));
                 let secret = place == Where::Secret || last_names_one || says_one || is_token(text);
                 collect(item, if secret { Where::Secret } else { Where::Open }, hidden);
                 last_names_one = text.starts_with('-') && !text.contains('=') && is_telling(text);
@@ -82,7 +84,15 @@ pub(in crate::cli) fn is_telling(name: &str) -> bool {
 fn is_token(text: &str) -> bool {
     ["sk-", "ghp_", "github_pat_", "xoxb-", "xoxp-", "glpat-", "Bearer "]
         .iter()
-        .any(|begin| text.starts_with(begin))
+        .any(|token| text.contains(token))
+}
+
+/// An address that carries more than a place: a password, or a query that may be a key.
+fn is_telling_address(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else { return false };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let variables_only = rest.contains("${");
+    !variables_only && (host.contains('@') || rest.contains('?'))
 }
 
 fn is_variable(text: &str) -> bool {
@@ -100,6 +110,15 @@ mod tests {
         let masked = mask(Client::Common, text);
         assert!(!masked.contains("hush"), "{masked}");
         assert_eq!(masked.lines().count(), text.lines().count());
+        for secret in [
+            r#""url": "https://h/mcp?api_key=hush""#,
+            r#""args": ["--header", "Authorization: Bearer hush"]"#,
+            r#""args": ["-e", "GITHUB_TOKEN=hush"]"#,
+            r#""args": ["postgresql://u:hush@h/db"]"#,
+        ] {
+            let masked = mask(Client::Common, &format!(r#"{{"mcpServers": {{"a": {{{secret}}}}}}}"#));
+            assert!(!masked.contains("hush"), "{masked}");
+        }
         for kept in ["// c", "\"-v\", \"open\"", "${NAME}", "\"N\": \"***\"", "\"command\": \"x\""] {
             assert!(masked.contains(kept), "{kept}\n{masked}");
         }

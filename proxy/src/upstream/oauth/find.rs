@@ -168,6 +168,26 @@ impl Found {
     }
 }
 
+/// An address that only machines nearby can reach.
+fn is_private(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let name = host == "localhost" || host.ends_with(".localhost") || host.ends_with(".internal");
+    name || match host.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(ip)) => {
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()
+        }
+        Ok(std::net::IpAddr::V6(ip)) => {
+            let mapped = ip.to_ipv4_mapped();
+            let near = mapped.is_some_and(|ip| ip.is_private() || ip.is_loopback() || ip.is_link_local());
+            near || ip.is_loopback()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+                || ip.is_unspecified()
+        }
+        Err(_) => false,
+    }
+}
+
 struct Look<'a> {
     client: &'a Client,
     server: &'a Url,
@@ -182,6 +202,9 @@ impl Look<'_> {
             host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
         };
         match url.scheme() {
+            "https" if is_private(&url) && !is_private(self.server) => {
+                Err(format!("{} is inside a private network, and the server is not", visible(text)))
+            }
             "https" => Ok(url),
             "http" if here(&url) && here(self.server) => Ok(url),
             _ => Err(format!("{} is not https", visible(text))),
