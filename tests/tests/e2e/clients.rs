@@ -1,4 +1,4 @@
-//! Agents that others wrote, unmodified: the official python SDK in both eras and over both transports.
+//! Agents that others wrote, unmodified: the official python SDK in both eras and over both transports, and a framework.
 
 use std::path::Path;
 
@@ -77,4 +77,17 @@ fn a_client_that_loses_patience_and_asks_again_pays_once() {
             assert_eq!(told["error"], false, "{mode}: {told}");
         }
     }
+}
+
+#[test]
+fn an_agent_of_pydantic_ai_pays_once_and_its_model_hears_so() {
+    let world = World::bank(ALLOW);
+    let served = world.serve();
+    let told = python(&world, "framework.py", &[&format!("http://{}/mcp", served.mcp), "INV-1"]);
+    assert!(told["tools"].as_array().expect("a list").contains(&json!("bank__transfer")), "{told}");
+    let returned = told["returned"].as_array().expect("a list");
+    assert_eq!(returned.len(), 1, "{told}");
+    assert_eq!(returned[0]["reference"], "INV-1", "{told}");
+    assert_eq!(told["said"], "paid INV-1", "{told}");
+    assert_eq!((world.paid("INV-1"), world.ledger().len()), (1, 1), "{told}");
 }
