@@ -1,5 +1,6 @@
 //! Every feature of MCP, over both transports and in both eras, on both sides.
 
+mod faults;
 mod features;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -89,6 +89,13 @@ pub(crate) fn resource(ask: &Ask) -> Outcome {
         _ => {
             if let Some(id) = uri.strip_prefix("test://template/").and_then(|rest| rest.strip_suffix("/data"))
             {
+                // An id like `slow-500` takes its time, and is noticed.
+                if let Some(ms) = id.strip_prefix("slow-").and_then(|ms| ms.parse().ok()) {
+                    ask.everything.saw(json!({ "reads": id }));
+                    if ask.pause(ms) {
+                        ask.everything.saw(json!({ "stopped reading": id }));
+                    }
+                }
                 let data = json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
                 text("application/json", data.to_string())
             } else if let Some(word) = uri.strip_prefix("test://word/") {
