@@ -235,8 +235,11 @@ impl Client {
         loop {
             let text = self.next();
             let message: Value = serde_json::from_str(&text).unwrap_or_default();
+            let said_to = member(&text, "id");
+            // Whoever could not read a request does not know its id.
+            let unread = said_to.as_deref() == Some("null") && message["error"].is_object();
             let is_answer =
-                member(&text, "id").as_deref() == Some(&id.to_string()) && member(&text, "method").is_none();
+                unread || said_to.as_deref() == Some(&id.to_string()) && member(&text, "method").is_none();
             if !is_answer {
                 match &message["method"] {
                     Value::String(question) if message.get("id").is_some() => {

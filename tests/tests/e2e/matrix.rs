@@ -2,6 +2,7 @@
 
 mod faults;
 mod features;
+mod fidelity;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
