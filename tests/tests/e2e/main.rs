@@ -1,5 +1,7 @@
 //! Stories end to end: the real binaries, through the doors that users have.
 
+#![allow(clippy::print_stdout, reason = "what a long story tells on its way is shown where it fails")]
+
 mod add;
 mod api_fuzz;
 mod bad_input;

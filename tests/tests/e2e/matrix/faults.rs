@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use holdfast_tests::{Agent, Answer, HttpServer, Served, World, eventually};
+use holdfast_tests::{Agent, Answer, Client, HttpServer, Place, Served, Speaks, World, eventually};
 use serde_json::{Value, json};
 
 use super::{SIDES, configuration, upstream};
@@ -16,7 +16,7 @@ struct Stage {
 }
 
 /// Tells a story in front of a server of each kind.
-fn before_each(story: fn(&mut Stage)) {
+fn before_each(story: fn(Stage)) {
     for up in SIDES {
         println!("before {up:?}");
         let world = World::empty();
@@ -24,7 +24,7 @@ fn before_each(story: fn(&mut Stage)) {
         world.configure(&configuration(&server));
         let served = world.serve();
         let agent = Agent::modern(&served, "agent");
-        story(&mut Stage { agent, served, alive, world });
+        story(Stage { agent, served, alive, world });
     }
 }
 
@@ -59,7 +59,7 @@ impl Stage {
 
 #[test]
 fn who_answers_twice_is_heard_once() {
-    before_each(|stage| {
+    before_each(|mut stage| {
         let answer = stage.misbehave("twice");
         assert!(["first", "misbehaved"].contains(&answer.text()), "{answer:?}");
         stage.is_well("after the second answer");
@@ -68,7 +68,7 @@ fn who_answers_twice_is_heard_once() {
 
 #[test]
 fn garbage_is_passed_over() {
-    before_each(|stage| {
+    before_each(|mut stage| {
         assert_eq!(stage.misbehave("garbage").text(), "misbehaved");
         stage.is_well("after the garbage");
     });
@@ -76,7 +76,7 @@ fn garbage_is_passed_over() {
 
 #[test]
 fn an_answer_that_nobody_asked_for_reaches_nobody() {
-    before_each(|stage| {
+    before_each(|mut stage| {
         assert_eq!(stage.misbehave("stranger").text(), "misbehaved");
         stage.is_well("after the stranger");
     });
@@ -84,7 +84,7 @@ fn an_answer_that_nobody_asked_for_reaches_nobody() {
 
 #[test]
 fn a_connection_that_closes_after_the_effect_is_no_reason_for_a_second() {
-    before_each(|stage| {
+    before_each(|mut stage| {
         for how in ["effect-close", "effect-die"] {
             if how == "effect-die" && stage.alive.is_some() {
                 // Nobody would start that one again.
@@ -104,7 +104,7 @@ fn a_connection_that_closes_after_the_effect_is_no_reason_for_a_second() {
 
 #[test]
 fn content_of_an_unknown_type_arrives_as_it_is() {
-    before_each(|stage| {
+    before_each(|mut stage| {
         let answer = stage.misbehave("unknown-content");
         let block = json!({ "type": "hologram", "rays": [1.50, { "deep": null }], "text": 7 });
         assert_eq!(answer.result()["content"], json!([block]));
@@ -114,7 +114,7 @@ fn content_of_an_unknown_type_arrives_as_it_is() {
 
 #[test]
 fn a_result_that_is_no_object_is_no_reason_for_silence() {
-    before_each(|stage| {
+    before_each(|mut stage| {
         // What it means is for the client to say.
         assert_eq!(stage.misbehave("not-an-object").0["result"], json!([1, 2]));
         stage.is_well("after the list");
@@ -123,7 +123,7 @@ fn a_result_that_is_no_object_is_no_reason_for_silence() {
 
 #[test]
 fn a_reader_that_goes_away_holds_up_nobody() {
-    before_each(|stage| {
+    before_each(|mut stage| {
         for era in ["modern", "legacy"] {
             let mut reader = match era {
                 "modern" => Agent::modern(&stage.served, "reader"),
@@ -146,8 +146,23 @@ fn a_reader_that_goes_away_holds_up_nobody() {
 }
 
 #[test]
+fn a_client_on_pipes_that_dies_takes_its_reading_along() {
+    before_each(|mut stage| {
+        for speaks in [Speaks::Legacy, Speaks::Modern] {
+            let mut reader = Client::connect(Place::Stdio(&mut stage.world.stdio()), speaks, json!({}));
+            let id = format!("slow-{}", if speaks == Speaks::Modern { 20_002 } else { 20_003 });
+            reader.ask("resources/read", json!({ "uri": format!("test://template/{id}/data") }));
+            eventually("the server reads", || stage.was_seen(&json!({ "reads": id })));
+            drop(reader);
+            eventually("the server was told", || stage.was_seen(&json!({ "stopped reading": id })));
+        }
+        stage.is_well("after both");
+    });
+}
+
+#[test]
 fn clients_of_both_eras_go_on_after_a_kill() {
-    before_each(|stage| {
+    before_each(|mut stage| {
         let mut agents = [Agent::modern(&stage.served, "modern"), Agent::legacy(&stage.served, "legacy")];
         for round in 0..3 {
             for (name, agent) in ["modern", "legacy"].into_iter().zip(&mut agents) {
@@ -159,11 +174,14 @@ fn clients_of_both_eras_go_on_after_a_kill() {
                 let answer = agent.call("effect", json!({ "reference": reference }));
                 assert_eq!(answer.text(), format!("done: {reference}"));
             }
-            restart(stage);
+            restart(&mut stage);
             agents.iter_mut().for_each(|agent| agent.move_to(&stage.served));
         }
         let effects = ["modern 0", "legacy 0", "modern 1", "legacy 1", "modern 2", "legacy 2"];
         assert_eq!(stage.effects(), effects);
+        assert!(stage.served.stop().success());
+        let ours = usize::from(stage.alive.is_some());
+        eventually("no server of an earlier process is left", || stage.world.processes().len() == ours);
     });
 }
 
