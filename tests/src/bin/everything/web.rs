@@ -229,7 +229,8 @@ fn follow(
     number: Option<u64>,
     opening: Opening,
 ) -> std::io::Result<Then> {
-    let cuts = stream.cuts();
+    // Whoever reads first must not miss a cut that came before; who comes again has had those.
+    let cuts = if opening == Opening::Again { stream.cuts() } else { 0 };
     let mut at = from;
     let mut open = false;
     if opening != Opening::AsNeeded {
