@@ -67,15 +67,17 @@ impl<'a> Desk<'a> {
         assert_eq!(response.status(), 200, "{}", response.body);
     }
 
-    /// What the inbox says of a tool.
+    /// What the inbox says of a tool, once its server has listed it.
     ///
     /// # Panics
-    /// Where it knows no such tool.
+    /// Where it never does.
     pub fn tool(&self, server: &str, tool: &str) -> Value {
-        let listed = self.get("/tools").json();
-        let tools = listed["tools"].as_array().expect("a list").iter();
-        let mut named = tools.filter(|view| view["server"] == server && view["tool"] == tool);
-        named.next().unwrap_or_else(|| panic!("no {tool} of {server}: {listed}")).clone()
+        eventually_some(&format!("{tool} of {server}"), || {
+            let listed = self.get("/tools").json();
+            let tools = listed["tools"].as_array().expect("a list").iter();
+            let mut named = tools.filter(|view| view["server"] == server && view["tool"] == tool);
+            named.next().cloned()
+        })
     }
 
     /// Accepts the definition that a tool has now.

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use holdfast_tests::{ALLOW, Agent, Desk, Served, World, eventually, payment, payment_of};
+use holdfast_tests::{ALLOW, Agent, Desk, Served, World, eventually, eventually_some, payment, payment_of};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -14,9 +14,12 @@ const ASK: &str = "[[rule]]\nid = \"payments\"\neffect = \"ask\"\nserver = \"ban
 const DENY: &str = "[[rule]]\nid = \"none\"\neffect = \"deny\"\nserver = \"bank\"\ntool = \"transfer\"\n";
 
 fn one(world: &World, program: &str) -> i32 {
-    let pids = world.processes_of(program);
-    let [pid] = pids.as_slice() else { panic!("{program} runs as {pids:?}") };
-    *pid
+    eventually_some(&format!("{program} runs as one process"), || {
+        match world.processes_of(program).as_slice() {
+            [pid] => Some(*pid),
+            _ => None,
+        }
+    })
 }
 
 /// Bank and odd, both listed.
