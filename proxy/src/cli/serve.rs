@@ -85,10 +85,7 @@ async fn serve(config: Config, files: Files) -> Result<(), Failure> {
     let upstreams = upstreams(&store, &config).await;
     let driver = Driver::new(current.clone(), journal.clone(), upstreams.clone());
     tidy(&driver).await?;
-    let resumed = driver.recover().await.map_err(|error| unusable(&error))?;
-    if resumed > 0 {
-        tracing::info!(calls = resumed, "unfinished calls were read back");
-    }
+    driver.recover().await.map_err(|error| unusable(&error))?;
 
     let stop = CancellationToken::new();
     let bridge_token = address::random_token();

@@ -20,11 +20,11 @@ use crate::upstream::{Again, Client, Flight, Signal, Trust, Unsent, Upstream};
 const LOOK_BACK: usize = 32;
 
 impl Driver {
-    /// Reads unfinished calls back and lets each go on where the journal has it. Returns how many there are.
+    /// Reads unfinished calls back and lets each go on where the journal has it.
     ///
     /// # Errors
     /// Where the journal cannot be read or written.
-    pub(crate) async fn recover(self: &Arc<Self>) -> Result<usize, JournalError> {
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), JournalError> {
         self.read_register().await?;
         let judge: Weak<dyn Trust> = Arc::downgrade(&(self.clone() as Arc<dyn Trust>));
         self.upstreams.judged_by(judge);
@@ -46,7 +46,10 @@ impl Driver {
         }
         self.upstreams.recovered();
         tokio::spawn(self.clone().watch_tools());
-        Ok(count)
+        if count > 0 {
+            tracing::info!(calls = count, "unfinished calls were read back");
+        }
+        Ok(())
     }
 
     fn resume(self: &Arc<Self>, call: Call) -> Result<(), JournalError> {

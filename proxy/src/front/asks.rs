@@ -165,15 +165,15 @@ pub(super) fn as_members(asks: &[Ask]) -> String {
 /// Why this client cannot be asked that; none where it can.
 pub(super) fn unfit(client: &Client, question: &Question) -> Option<Text> {
     let capabilities = client.capabilities.value();
-    let missing = question.asks.iter().find_map(|ask| {
+    let missing = question.asks.iter().find(|ask| {
         let wanted = match ask.method.as_str() {
             "roots/list" => "/roots",
             "sampling/createMessage" => "/sampling",
             "elicitation/create" => "/elicitation",
             // Nobody declares what only the two of them know.
-            _ => return None,
+            _ => return false,
         };
-        capabilities.pointer(wanted).is_none_or(|capability| !capability.is_object()).then_some(ask)
+        capabilities.pointer(wanted).is_none_or(|capability| !capability.is_object())
     })?;
     let message = format!(
         "the client of the agent whose request this is did not declare what {} needs",

@@ -420,15 +420,19 @@ enum Passed {
     Over(String),
 }
 
+/// How long a response may be plain JSON.
+fn plain_within(habit: Habit) -> Duration {
+    match habit {
+        Habit::Primed => PRIMED_WITHIN,
+        Habit::None | Habit::Resumes => PLAIN_WITHIN,
+    }
+}
+
 /// Waits and gives the whole response.
 pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
     let Accepts { json, events, .. } = waiting.asked.accepts;
-    let plain_within = match waiting.asked.habit {
-        _ if !json => Duration::ZERO,
-        Habit::Primed => PRIMED_WITHIN,
-        Habit::None | Habit::Resumes => PLAIN_WITHIN,
-    };
-    let plain_until = tokio::time::sleep(plain_within);
+    let plain_until =
+        tokio::time::sleep(if json { plain_within(waiting.asked.habit) } else { Duration::ZERO });
     let mut plain_until = std::pin::pin!(plain_until);
     loop {
         let step = tokio::select! {
@@ -476,13 +480,8 @@ pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
             }
             Step::Over => {
                 let message = waiting.not_yet().await;
-                return body::answer(
-                    &waiting.link,
-                    waiting.asked.accepts,
-                    StatusCode::OK,
-                    message,
-                    Receipt::none(),
-                );
+                let accepts = waiting.asked.accepts;
+                return body::answer(&waiting.link, accepts, StatusCode::OK, message, Receipt::none());
             }
             Step::Withdrawn => {
                 let link = waiting.link.clone();
