@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    path::Path,
     sync::{
         Arc, Mutex, OnceLock, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
@@ -36,6 +37,8 @@ use crate::{
 
 /// How long a server may take from its start to its list of tools.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(10);
+/// The same for one that may have to be fetched first.
+const FETCH_LIMIT: Duration = Duration::from_secs(180);
 /// How long anybody waits for a server that could not be opened when it was tried last.
 const KNOWN_LIMIT: Duration = Duration::from_secs(1);
 /// A connection that lived this long, or brought an answer, is no sign of a server that cannot live.
@@ -561,11 +564,12 @@ impl Instance {
             shared.remember(self.for_whom.speaks, offer.opening);
             shared.list(link).await.map(|()| offer)
         };
+        let limit = start_limit(&shared.config().transport);
         tokio::select! {
-            agreed = timeout(START_LIMIT, agreed) => agreed.unwrap_or_else(|_| {
+            agreed = timeout(limit, agreed) => agreed.unwrap_or_else(|_| {
                 Err(unsent(format!(
                     "server `{}` did not answer within {} s of being started{}",
-                    shared.name, START_LIMIT.as_secs(), link.last_words()
+                    shared.name, limit.as_secs(), link.last_words()
                 )))
             }),
             () = self.stop.cancelled() => Err(unsent(format!("server `{}` was stopped", shared.name))),
@@ -642,6 +646,20 @@ async fn relist(shared: &Shared, link: &Link) {
     }
 }
 
+/// How long a server may take to begin. Callers do not wait as long.
+fn start_limit(transport: &Transport) -> Duration {
+    /// What gets a server before it starts it: ended in the middle of that, it would begin again each time.
+    const FETCHERS: [&str; 12] =
+        ["npx", "npm", "pnpm", "yarn", "bunx", "bun", "deno", "uvx", "uv", "pipx", "docker", "podman"];
+    let fetches = match transport {
+        Transport::Stdio { command, .. } => Path::new(command)
+            .file_stem()
+            .is_some_and(|program| FETCHERS.iter().any(|fetcher| *fetcher == program)),
+        Transport::Http { .. } => false,
+    };
+    if fetches { FETCH_LIMIT } else { START_LIMIT }
+}
+
 /// None after the first failure, then growing, with jitter.
 fn pause(failures: u32) -> Duration {
     if failures < 2 {
@@ -658,6 +676,24 @@ fn now() -> Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_fetched_first_may_take_its_time() {
+        let stdio = |command: &str| Transport::Stdio {
+            command: command.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+        };
+        for (command, limit) in [
+            ("npx", FETCH_LIMIT),
+            ("/usr/bin/docker", FETCH_LIMIT),
+            ("npx.cmd", FETCH_LIMIT),
+            ("bank", START_LIMIT),
+        ] {
+            assert_eq!(start_limit(&stdio(command)), limit, "{command}");
+        }
+    }
 
     #[test]
     fn the_first_restart_is_immediate_and_none_waits_long() {
