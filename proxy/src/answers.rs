@@ -325,18 +325,6 @@ pub(crate) fn is_address(uri: &str) -> bool {
     uri.starts_with(SCHEME)
 }
 
-/// What `resources/templates/list` says about answers.
-pub(crate) fn template() -> Value {
-    json!({
-        "uriTemplate": "holdfast://answers/{sha256}{?offset,length}",
-        "name": "holdfast-answers",
-        "title": "Large answers",
-        "description": "Answers that were too large to be told in one piece, whole or in parts of `length` bytes from \
-                        byte `offset`. Results that are cut name the address.",
-        "mimeType": "application/json",
-    })
-}
-
 /// The file that an entry refers to.
 pub(crate) fn kept(entry: &Entry) -> Option<Kept> {
     match entry {

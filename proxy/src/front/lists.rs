@@ -17,7 +17,6 @@ use tokio::time::timeout;
 
 use super::{Front, era::Era, splice::set_member, tools};
 use crate::{
-    answers,
     upstream::{Client, Relayed, Signal, Unsent, Upstream},
     wire,
 };
@@ -118,10 +117,7 @@ pub(super) async fn list(front: &Front, caller: &Caller, client: &Arc<Client>, k
         }
     });
     let lists: Vec<Listed> = join_all(asked).await.into_iter().flatten().collect();
-    let mut items = front.index.take(front, kind, &lists);
-    if kind == Kind::Templates {
-        items.push(answers::template().to_string());
-    }
+    let items = front.index.take(front, kind, &lists);
     result(kind, &items, &lists)
 }
 
