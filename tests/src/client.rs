@@ -116,7 +116,8 @@ impl Client {
                 idle: Idle::default(),
             },
             Place::Stdio(command) => {
-                command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+                // Servers of others would make the stderr that they share with us non-blocking, and ours would lose lines.
+                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
                 let mut child = command.spawn().expect("the program starts");
                 let said = lines(child.stdout.take().expect("stdout is piped"));
                 let inbox = sender.clone();
