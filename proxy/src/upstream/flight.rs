@@ -1,7 +1,10 @@
 //! A request on its way to a server: taken back as long as it can be, sent on with answers where the server asks back.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,8 @@ const COME_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Flight {
     place: Arc<Mutex<Place>>,
+    /// Its answer is not wanted any more: no further round is sent.
+    withdrawn: Arc<AtomicBool>,
 }
 
 enum Place {
@@ -39,6 +44,7 @@ enum Place {
 /// What goes on with a request once the server's question is answered.
 struct Round {
     flight: Flight,
+    shared: Arc<Shared>,
     link: Link,
     parcel: Parcel,
     listener: Listener,
@@ -47,17 +53,18 @@ struct Round {
 
 impl Flight {
     pub(super) fn new() -> Self {
-        Self { place: Arc::new(Mutex::new(Place::Waiting(None))) }
+        Self { place: Arc::new(Mutex::new(Place::Waiting(None))), withdrawn: Arc::default() }
     }
 
     /// That of a request that an earlier life sent.
     pub(super) fn of_earlier_life(link: Link, id: RequestId) -> Self {
-        Self { place: Arc::new(Mutex::new(Place::Sent(link, id))) }
+        Self { place: Arc::new(Mutex::new(Place::Sent(link, id))), withdrawn: Arc::default() }
     }
 
     /// Tells the server that the answer is not wanted; an answer that comes all the same is still passed on. A call
     /// that has not left is not sent, and `on` hears that.
     pub(crate) fn cancel(&self, reason: &str) {
+        self.withdrawn.store(true, Ordering::SeqCst);
         let (link, id) = match &mut *self.place() {
             Place::Waiting(withdrawn) | Place::Sending(withdrawn) => {
                 *withdrawn = Some(reason.to_owned());
@@ -95,7 +102,7 @@ impl Flight {
         self.swap(Place::Never);
     }
 
-    pub(super) fn send(&self, shared: &Shared, link: Link, parcel: &Parcel, listener: Listener) {
+    pub(super) fn send(&self, shared: &Arc<Shared>, link: Link, parcel: &Parcel, listener: Listener) {
         match self.swap(Place::Sending(None)) {
             Place::Never => {
                 self.swap(Place::Never);
@@ -122,13 +129,9 @@ impl Flight {
             }
             Parcel::Relayed(_) => RequestId::fresh(),
         };
-        let mirrored = || match (parcel, shared.catalog()) {
-            (Parcel::Call(dispatch), Some(catalog)) => catalog.mirrored(&dispatch.tool, &dispatch.arguments),
-            _ => Vec::new(),
-        };
-        let hear = self.hearing(&link, parcel, listener);
+        let hear = self.hearing(shared, &link, parcel, listener);
         // This can call back into the flight, so no lock is held.
-        link.convey(id, parcel, &[], mirrored, hear);
+        link.convey(id, parcel, &[], || mirrored(shared, parcel), hear);
         self.sent(link, id);
     }
 
@@ -139,18 +142,19 @@ impl Flight {
     }
 
     /// Makes a question of a result that asks for input, where the one who asked cannot be given that as it is.
-    fn hearing(&self, link: &Link, parcel: &Parcel, listener: Listener) -> Listener {
+    fn hearing(&self, shared: &Arc<Shared>, link: &Link, parcel: &Parcel, listener: Listener) -> Listener {
         let passes_on = matches!(parcel, Parcel::Relayed(relayed) if relayed.client.speaks == Speaks::Modern);
         if passes_on || link.speaks() == Speaks::Legacy {
             return listener;
         }
-        let (flight, link, parcel) = (self.clone(), link.clone(), parcel.clone());
+        let (flight, shared, link, parcel) = (self.clone(), shared.clone(), link.clone(), parcel.clone());
         Arc::new(move |signal| match signal {
             Signal::Answered(answer) => match input_wanted(&answer.text) {
                 None => listener(Signal::Answered(answer)),
                 Some((asks, state)) => {
                     let round = Round {
                         flight: flight.clone(),
+                        shared: shared.clone(),
                         link: link.clone(),
                         parcel: parcel.clone(),
                         listener: listener.clone(),
@@ -161,6 +165,10 @@ impl Flight {
             },
             signal => listener(signal),
         })
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::SeqCst)
     }
 
     fn swap(&self, place: Place) -> Place {
@@ -187,7 +195,16 @@ impl Round {
 
     /// Sends the request again, with the answers. To us it is the same attempt: the server has said that it waits.
     fn go_on(self, answers: Answers) {
-        let Self { flight, link, parcel, listener, state } = self;
+        let Self { flight, shared, link, parcel, listener, state } = self;
+        if flight.is_withdrawn() {
+            let message = format!("cancelled between two rounds with server `{}`", shared.name);
+            return listener(Signal::Lost(Loss::Cancelled, message));
+        }
+        if let Parcel::Call(dispatch) = &parcel
+            && let Err(unsent) = trusted(&shared, &link, &dispatch.tool)
+        {
+            return once_begun(listener)(Signal::Unsent(unsent));
+        }
         if let Some((name, error)) = answers.iter().find_map(|(name, said)| match said {
             Said::Error(error) => Some((name, error)),
             Said::Result(_) => None,
@@ -209,9 +226,21 @@ impl Round {
         }
         round.extend(state.map(|state| (ROUND[1].to_owned(), state)));
         let id = RequestId::fresh();
-        let hear = flight.hearing(&link, &parcel, once_begun(listener));
-        link.convey(id, &parcel, &round, Vec::new, hear);
-        flight.sent(link, id);
+        let hear = flight.hearing(&shared, &link, &parcel, once_begun(listener));
+        link.convey(id, &parcel, &round, || mirrored(&shared, &parcel), hear);
+        flight.sent(link.clone(), id);
+        // It may have been withdrawn meanwhile, when there was nothing to withdraw.
+        if flight.is_withdrawn() {
+            link.withdraw(id, "cancelled between two rounds");
+        }
+    }
+}
+
+/// The arguments that the tool wants in headers, too.
+fn mirrored(shared: &Shared, parcel: &Parcel) -> Vec<(String, String)> {
+    match (parcel, shared.catalog()) {
+        (Parcel::Call(dispatch), Some(catalog)) => catalog.mirrored(&dispatch.tool, &dispatch.arguments),
+        _ => Vec::new(),
     }
 }
 
