@@ -210,6 +210,7 @@ impl Driver {
             flight: None,
             probing: Probing::No,
             question: None,
+            note: None,
             durable,
         };
         New { task, facts, reserved, then: step.then, wish }

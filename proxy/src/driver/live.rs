@@ -1,6 +1,9 @@
 //! A call that has a task: its folded state, who waits for it, and the way to its task.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use holdfast_store::{Call, CallId, Hash32, State, Text, engine::Event};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -41,6 +44,17 @@ pub(super) enum Input {
     Wanted,
     /// What the server wanted to know is answered, or not wanted any more.
     Closed,
+    /// It is answered, and the server is told by this.
+    Said(GoOn),
+}
+
+/// Tells the server what the agent said.
+pub(super) struct GoOn(pub(super) Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for GoOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GoOn")
+    }
 }
 
 /// The part that tasks share under a lock that is never held across an await.

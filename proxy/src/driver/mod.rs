@@ -4,6 +4,7 @@
 
 mod accept;
 mod admit;
+mod asking;
 mod check;
 mod classify;
 mod decide;

@@ -9,10 +9,11 @@ use holdfast_store::{
 
 use super::{
     Driver, accept,
+    asking::{self, Note},
     journaling::{append, folded, no_earlier_than, now, read},
     live::{Input, Live},
     plans::Plans,
-    task::{Durable, Probing, Task, abandon_exempt, hear},
+    task::{Durable, Probing, Task, abandon_exempt, dispatch_of, hear},
 };
 use crate::upstream::{Again, Client, Flight, Signal, Trust, Unsent, Upstream};
 
@@ -29,7 +30,12 @@ impl Driver {
         let judge: Weak<dyn Trust> = Arc::downgrade(&(self.clone() as Arc<dyn Trust>));
         self.upstreams.judged_by(judge);
         let plans = self.plans.clone();
-        let calls = read(&self.journal, move |journal| unfinished(journal, &plans)).await?;
+        let (calls, mut notes) = read(&self.journal, move |journal| {
+            let calls = unfinished(journal, &plans)?;
+            let notes = asking::notes(journal, &calls)?;
+            Ok((calls, notes))
+        })
+        .await?;
         // Before any deadline is looked at: a clock that was set back while Holdfast was down extends none.
         if let Some(latest) = calls.iter().map(|call| call.since.max(call.heard)).max() {
             no_earlier_than(latest);
@@ -41,7 +47,8 @@ impl Driver {
             if engine::is_exempt(&call.accepted) {
                 self.abandon(&call).await?;
             } else {
-                self.resume(call)?;
+                let note = notes.remove(&call.id);
+                self.resume(call, note)?;
             }
         }
         self.upstreams.recovered();
@@ -52,7 +59,7 @@ impl Driver {
         Ok(())
     }
 
-    fn resume(self: &Arc<Self>, call: Call) -> Result<(), JournalError> {
+    fn resume(self: &Arc<Self>, mut call: Call, note: Option<Note>) -> Result<(), JournalError> {
         let upstream = self.upstreams.or_absent(&call.accepted.server, call.identity());
         let origin = accept::origin_of(&call);
         if let Some(hash) = origin {
@@ -64,10 +71,14 @@ impl Driver {
             self.reissues().read_back(new, None);
         }
         let line = self.slots.line(&call.accepted.server, &call.accepted.tool, &call.accepted.plan.limits);
-        let (live, inbox) = Live::new(call, origin, Client::unknown());
+        if let Some(note) = &note {
+            call.paused(Millis(0), Millis(note.paused_ms()));
+        }
+        let client = note.as_ref().map_or_else(Client::unknown, Note::client);
+        let (live, inbox) = Live::new(call, origin, client);
         let live = Arc::new(live);
         self.live_map().insert(live.id, live.clone());
-        let flight = self.resume_attempts(&live, &upstream);
+        let flight = self.resume_attempts(&live, &upstream, note.as_ref());
         let in_flight = live.with(|shared| shared.call.state == State::InFlight);
         let task = Task {
             driver: self.clone(),
@@ -80,6 +91,7 @@ impl Driver {
             flight,
             probing: Probing::No,
             question: None,
+            note,
             durable: Durable::First,
         };
         tokio::spawn(task.run(Vec::new()));
@@ -91,19 +103,23 @@ impl Driver {
         self: &Arc<Self>,
         live: &Arc<Live>,
         upstream: &Arc<Upstream>,
+        note: Option<&Note>,
     ) -> Option<(Attempt, Flight)> {
-        let (id, attempts, state, since, same, caller) = live.with(|shared| {
+        let (attempts, state, since, same) = live.with(|shared| {
             let call = &shared.call;
-            let same = call.identity() == &*upstream.identity();
-            (call.id, call.attempts, call.state, call.since, same, call.accepted.caller.clone())
+            (call.attempts, call.state, call.since, call.identity() == &*upstream.identity())
         });
         let mut flight = None;
         for attempt in (1..=attempts).map(Attempt) {
             let latest = attempt.0 == attempts && state == State::InFlight;
             // Only of the latest it is known when it was to be sent, and what is spoken to now may be another server.
-            let meant = if latest && same { since } else { Millis(0) };
+            // Its clocks stood still since.
+            let paused_ms = note.map_or(0, Note::paused_ms);
+            let meant = if latest && same { Millis(since.0.saturating_sub(paused_ms)) } else { Millis(0) };
             let hear = hear(self, live, upstream, attempt);
-            match upstream.again((id, attempt), &caller, meant, hear) {
+            let wanted = note.filter(|_| latest && same).and_then(Note::latest);
+            let dispatch = live.with(|shared| dispatch_of(shared, attempt));
+            match upstream.again(dispatch, meant, wanted, hear) {
                 Again::Awaited(sent) => flight = Some((attempt, sent)),
                 Again::NeverSent => {
                     let message = "Holdfast was restarted before this attempt left.".to_owned();
@@ -116,8 +132,11 @@ impl Driver {
         }
         let awaited = flight.as_ref().is_some_and(|(attempt, _)| attempt.0 == attempts);
         if awaited && state == State::InFlight {
-            // It goes on as if nothing had happened; nobody has listened for signs of life meanwhile.
-            live.with(|shared| shared.call.heard = now());
+            // It goes on as if nothing had happened; nobody has listened for signs of life meanwhile. Where a question is
+            // open the clocks stand still.
+            if !note.is_some_and(Note::has_open) {
+                live.with(|shared| shared.call.heard = now());
+            }
         } else {
             live.tell(engine::Event::Recovered);
         }

@@ -15,10 +15,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Driver, classify,
+    Driver,
+    asking::{Note, Standing},
+    classify,
     decide::unfit,
     journaling::{append, now},
-    live::{Heard, Input, Live},
+    live::{Heard, Input, Live, Shared},
     slots::{Line, LineFull, Slot},
     ticket::Body,
     words,
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     answers::Writing,
     report::Report,
-    upstream::{Bookmark, Dispatch, Flight, Question, Signal, Unsent, Upstream},
+    upstream::{Bookmark, Dispatch, Flight, Signal, Unsent, Upstream},
     wire,
 };
 
@@ -55,7 +57,9 @@ pub(super) struct Task {
     pub(super) flight: Option<(Attempt, Flight)>,
     pub(super) probing: Probing,
     /// What the server wants to know from the agent, and since when.
-    pub(super) question: Option<(Arc<Question>, Millis)>,
+    pub(super) question: Option<Standing>,
+    /// What the journal keeps of the questions of this attempt.
+    pub(super) note: Option<Note>,
     pub(super) durable: Durable,
 }
 
@@ -79,6 +83,9 @@ impl Task {
             if Box::pin(self.take(*input)).await.is_err() {
                 break;
             }
+        }
+        if self.live.with(|shared| shared.call.state.is_done()) {
+            self.forget_note().await;
         }
         self.driver.ended(&self.live);
     }
@@ -128,12 +135,8 @@ impl Task {
                 self.refuse_question("the client did not answer in time");
                 Ok(())
             }
-            Input::Closed => {
-                if let Some((_, since)) = self.question.take() {
-                    self.live.with(|shared| shared.call.paused(since, now()));
-                }
-                Ok(())
-            }
+            Input::Closed => self.closed().await,
+            Input::Said(go_on) => self.said(go_on).await,
             Input::Event(Event::Tick) => {
                 let event = self.never_left().unwrap_or(Event::Tick);
                 self.step(event).await.map(drop)
@@ -145,7 +148,7 @@ impl Task {
                 let signal = match signal {
                     Signal::Progress(params) => return self.heard(&Heard::Progress(params)),
                     Signal::Remarked(remark) => return self.heard(&Heard::Remarked(remark)),
-                    Signal::Asked(question) => return self.asked(attempt, question),
+                    Signal::Asked(question) => return self.asked(attempt, question).await,
                     signal => signal,
                 };
                 let event = classify::event(&self.upstream.config(), attempt, signal);
@@ -188,20 +191,6 @@ impl Task {
     fn heard(&self, heard: &Heard) -> Result<(), Halt> {
         self.live.with(|shared| shared.call.heard = now());
         self.live.heard(heard);
-        Ok(())
-    }
-
-    fn asked(&mut self, attempt: Attempt, question: Arc<Question>) -> Result<(), Halt> {
-        let current =
-            self.live.with(|shared| shared.call.state == State::InFlight && shared.call.attempt() == attempt);
-        if !current {
-            question.refuse(&wire::error_member(wire::INVALID_REQUEST, "this request is over", None));
-            return Ok(());
-        }
-        // A second question before the first one is answered: the clock of the first goes on.
-        let since = self.question.as_ref().map_or_else(now, |(_, since)| *since);
-        self.question = Some((question.clone(), since));
-        self.live.ask(question);
         Ok(())
     }
 
@@ -304,7 +293,7 @@ impl Task {
     }
 
     /// A write failed: the call stays as the journal has it, and nobody is told anything else.
-    fn broken(&self, refusal: &Refusal) -> Halt {
+    pub(super) fn broken(&self, refusal: &Refusal) -> Halt {
         let why = match refusal {
             Refusal::Failed(error) => error.to_string(),
             // Only this task appends while it lives.
@@ -389,26 +378,29 @@ impl Task {
             self.live.send(Input::Signal(attempt, Signal::Unsent(unsent), None)).ok();
             return;
         }
-        let dispatch = self.live.with(|shared| {
-            let accepted = &shared.call.accepted;
-            Dispatch {
-                attempt: Some((shared.call.id, attempt)),
-                caller: accepted.caller.clone(),
-                tool: accepted.tool.clone(),
-                arguments: shared.call.arguments().clone(),
-                meta: accepted.meta.clone(),
-                headers: accepted.headers.clone(),
-                client: if shared.call.is_gated() {
-                    // Its agent has a task of ours already, and one in the other would be too much for it.
-                    Arc::new(shared.client.without_tasks())
-                } else {
-                    shared.client.clone()
-                },
-                identity: Some(shared.call.identity().into()),
-            }
-        });
+        let dispatch = self.live.with(|shared| dispatch_of(shared, attempt));
         let hear = hear(&self.driver, &self.live, &self.upstream, attempt);
         self.flight = Some((attempt, self.upstream.dispatch(dispatch, hear)));
+    }
+}
+
+/// What is sent to the server.
+pub(super) fn dispatch_of(shared: &Shared, attempt: Attempt) -> Dispatch {
+    let accepted = &shared.call.accepted;
+    Dispatch {
+        attempt: Some((shared.call.id, attempt)),
+        caller: accepted.caller.clone(),
+        tool: accepted.tool.clone(),
+        arguments: shared.call.arguments().clone(),
+        meta: accepted.meta.clone(),
+        headers: accepted.headers.clone(),
+        client: if shared.call.is_gated() {
+            // Its agent has a task of ours already, and one in the other would be too much for it.
+            Arc::new(shared.client.without_tasks())
+        } else {
+            shared.client.clone()
+        },
+        identity: Some(shared.call.identity().into()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use holdfast_store::Text;
+use holdfast_store::{Text, hash_fields};
 use serde_json::Value;
 
 use super::splice::set_member;
@@ -39,14 +39,14 @@ impl fmt::Debug for Asks {
 impl Asks {
     /// Makes a request to the client of `channel`; gives its id. `then` hears the answer, unless it is dropped before.
     pub(super) fn make(&self, channel: &str, then: Then) -> String {
-        self.add(channel, Weak::new(), then)
+        // Random, so that an answer to the one before a restart is never taken for one to this.
+        let id = name(rand::random());
+        self.add(channel, &id, Weak::new(), then);
+        id
     }
 
-    fn add(&self, channel: &str, question: Weak<Question>, then: Then) -> String {
-        // Random, so that an answer to the one before a restart is never taken for one to this.
-        let id = format!("holdfast-{}", uuid::Builder::from_random_bytes(rand::random()).into_uuid());
-        self.lock().insert(id.clone(), Open { channel: channel.to_owned(), question, then });
-        id
+    fn add(&self, channel: &str, id: &str, question: Weak<Question>, then: Then) {
+        self.lock().insert(id.to_owned(), Open { channel: channel.to_owned(), question, then });
     }
 
     /// The client of `channel` has answered the request `id` (a JSON text). What answers none of its own is nobody's.
@@ -82,13 +82,18 @@ impl Asks {
     /// Puts everything that `question` asks to the client of `channel`.
     pub(super) fn put(self: &Arc<Self>, channel: &str, question: &Arc<Question>) -> Put {
         let heard = Arc::new(Mutex::new(Answers::new()));
-        let count = question.asks.len();
+        let count = question.wanted.asks.len();
         let mut put =
             Put { asks: self.clone(), question: question.clone(), ids: Vec::new(), messages: Vec::new() };
-        for ask in &question.asks {
+        for ask in &question.wanted.asks {
             let (name, heard, question) = (ask.name.clone(), heard.clone(), question.clone());
-            let id = self.add(
+            // The same whenever the same is asked of the same: also the one who was asked before a restart may answer.
+            let number = question.number.to_be_bytes();
+            let hash = hash_fields("holdfast/ask", &[channel.as_bytes(), &number, name.as_bytes()]);
+            let id = self::name(*hash.0.first_chunk().expect("a hash has more bytes"));
+            self.add(
                 channel,
+                &id,
                 Arc::downgrade(&question),
                 Box::new(move |said| {
                     let mut all = heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,6 +135,10 @@ impl Put {
     }
 }
 
+fn name(bytes: [u8; 16]) -> String {
+    format!("holdfast-{}", uuid::Builder::from_custom_bytes(bytes).into_uuid())
+}
+
 fn message(id: &str, ask: &Ask) -> String {
     let (id, method) = (Value::from(id), Value::from(&*ask.method));
     let params = params(&id, ask).map_or_else(String::new, |params| format!(r#","params":{}"#, &*params));
@@ -165,7 +174,7 @@ pub(super) fn as_members(asks: &[Ask]) -> String {
 /// Why this client cannot be asked that; none where it can.
 pub(super) fn unfit(client: &Client, question: &Question) -> Option<Text> {
     let capabilities = client.capabilities.value();
-    let missing = question.asks.iter().find(|ask| {
+    let missing = question.wanted.asks.iter().find(|ask| {
         let wanted = match ask.method.as_str() {
             "roots/list" => "/roots",
             "sampling/createMessage" => "/sampling",

@@ -467,7 +467,7 @@ impl Exchange {
                 Step::Say(events)
             }
             Era::Modern => {
-                let requests = asks::as_members(&question.asks);
+                let requests = asks::as_members(&question.wanted.asks);
                 let Some(mut conversation) = self.conversation.take() else { return Step::Nothing };
                 conversation.question = Some(question);
                 let state = self.front.parked.park(&self.principal, conversation);

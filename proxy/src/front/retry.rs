@@ -40,7 +40,7 @@ impl Inputs {
     pub(super) fn to(self, question: &Question) -> Option<Answers> {
         let fits = match self.question {
             Some(number) => number == question.number,
-            None => question.asks.iter().any(|ask| self.responses.contains_key(&ask.name)),
+            None => question.wanted.asks.iter().any(|ask| self.responses.contains_key(&ask.name)),
         };
         fits.then(|| {
             let said = |(name, value): (String, Value)| (name, Said::Result(Text::of(&value)));

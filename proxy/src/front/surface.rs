@@ -133,7 +133,7 @@ pub(super) async fn instead(front: &Front, asked: &Asked, begun: &Begun, reply: 
 
 /// The result that asks a modern client for what the server of its call wants to know.
 pub(super) fn input_required(front: &Front, asked: &Asked, call: CallId, question: &Question) -> String {
-    let requests = asks::as_members(&question.asks);
+    let requests = asks::as_members(&question.wanted.asks);
     let pending = Pending { call, rounds: 0, asked: AskedFor::Input(question.number) };
     let state = front.seal.seal(&asked.caller.principal, &pending, now().plus(COLLECT_WITHIN_MS));
     format!(r#"{{"resultType":"input_required","inputRequests":{requests},"requestState":"{state}"}}"#)

@@ -3,10 +3,12 @@
 use std::sync::{Arc, LazyLock};
 
 use holdfast_store::Text;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// The era in which a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Speaks {
     /// Before 2026-07-28: with `initialize`.
     Legacy,
@@ -15,7 +17,7 @@ pub(crate) enum Speaks {
 }
 
 /// A client, as it declared itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Client {
     pub(crate) speaks: Speaks,
     /// Its `capabilities`, a JSON object text.

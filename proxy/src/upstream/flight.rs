@@ -1,27 +1,18 @@
-//! A request on its way to a server: taken back as long as it can be, sent on with answers where the server asks back.
+//! A request on its way to a server: taken back as long as it can be.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
 };
 
-use holdfast_store::{Answer, AnswerKind, Loss, Text};
-use serde_json::{Value, json};
-
 use super::{
-    Answers, Ask, Question, Refused, Said, Signal, Speaks, UNTRUSTED, Unsent,
+    Signal, Speaks, UNTRUSTED, Unsent, Wanted, Way,
     instance::Shared,
     link::Link,
     peer::{Listener, RequestId},
-    relay::{Parcel, ROUND},
+    relay::Parcel,
+    round::{self, Going, Round},
 };
-use crate::wire;
-
-/// How long a server that asks for nothing but patience is left alone.
-const COME_AGAIN: Duration = Duration::from_millis(500);
 
 /// A request on its way. Dropping it cancels nothing: late answers still arrive.
 #[derive(Clone)]
@@ -37,18 +28,10 @@ enum Place {
     /// Being handed to the connection; the same.
     Sending(Option<String>),
     Sent(Link, RequestId),
+    /// An earlier life sent it; the server waits for an answer, with nothing of ours open.
+    Asked,
     /// It never left.
     Never,
-}
-
-/// What goes on with a request once the server's question is answered.
-struct Round {
-    flight: Flight,
-    shared: Arc<Shared>,
-    link: Link,
-    parcel: Parcel,
-    listener: Listener,
-    state: Option<Text>,
 }
 
 impl Flight {
@@ -61,6 +44,11 @@ impl Flight {
         Self { place: Arc::new(Mutex::new(Place::Sent(link, id))), withdrawn: Arc::default() }
     }
 
+    /// That of a request that an earlier life sent, to a server that has asked back and holds no connection for it.
+    pub(super) fn of_asked() -> Self {
+        Self { place: Arc::new(Mutex::new(Place::Asked)), withdrawn: Arc::default() }
+    }
+
     /// Tells the server that the answer is not wanted; an answer that comes all the same is still passed on. A call
     /// that has not left is not sent, and `on` hears that.
     pub(crate) fn cancel(&self, reason: &str) {
@@ -71,7 +59,7 @@ impl Flight {
                 return;
             }
             Place::Sent(link, id) => (link.clone(), *id),
-            Place::Never => return,
+            Place::Asked | Place::Never => return,
         };
         link.withdraw(id, reason);
     }
@@ -91,7 +79,7 @@ impl Flight {
     /// Without a session, by HTTP, only the end of the call's own stream can be told.
     pub(crate) fn gone(&self) -> bool {
         match &*self.place() {
-            Place::Waiting(_) | Place::Sending(_) => false,
+            Place::Waiting(_) | Place::Sending(_) | Place::Asked => false,
             Place::Sent(link, id) => link.is_gone(*id),
             Place::Never => true,
         }
@@ -114,7 +102,7 @@ impl Flight {
                 listener(Signal::Unsent(Unsent { code: "upstream-unreachable", message }));
                 return;
             }
-            Place::Waiting(None) | Place::Sending(_) | Place::Sent(..) => {}
+            Place::Waiting(None) | Place::Sending(_) | Place::Sent(..) | Place::Asked => {}
         }
         if let Parcel::Call(dispatch) = parcel
             && let Err(unsent) = trusted(shared, &link, &dispatch.tool)
@@ -123,51 +111,63 @@ impl Flight {
             listener(Signal::Unsent(unsent));
             return;
         }
-        let id = match parcel {
-            Parcel::Call(dispatch) => {
-                dispatch.attempt.map_or_else(RequestId::fresh, |(call, attempt)| RequestId::of(call, attempt))
-            }
-            Parcel::Relayed(_) => RequestId::fresh(),
-        };
-        let hear = self.hearing(shared, &link, parcel, listener);
+        let id = round::request_id(parcel, 0);
+        let hear = self.hearing(shared, &link, parcel, listener, 0);
         // This can call back into the flight, so no lock is held.
-        link.convey(id, parcel, &[], || mirrored(shared, parcel), hear);
+        link.convey(id, parcel, &[], || round::mirrored(shared, parcel), hear);
         self.sent(link, id);
     }
 
-    fn sent(&self, link: Link, id: RequestId) {
+    pub(super) fn sent(&self, link: Link, id: RequestId) {
         if let Place::Sending(Some(reason)) = self.swap(Place::Sent(link.clone(), id)) {
             link.withdraw(id, &reason);
         }
     }
 
     /// Makes a question of a result that asks for input, where the one who asked cannot be given that as it is.
-    fn hearing(&self, shared: &Arc<Shared>, link: &Link, parcel: &Parcel, listener: Listener) -> Listener {
+    /// `number` is that of the round whose result is heard.
+    pub(super) fn hearing(
+        &self,
+        shared: &Arc<Shared>,
+        link: &Link,
+        parcel: &Parcel,
+        listener: Listener,
+        number: u32,
+    ) -> Listener {
         let passes_on = matches!(parcel, Parcel::Relayed(relayed) if relayed.client.speaks == Speaks::Modern);
         if passes_on || link.speaks() == Speaks::Legacy {
             return listener;
         }
-        let (flight, shared, link, parcel) = (self.clone(), shared.clone(), link.clone(), parcel.clone());
+        let going = Going { flight: self.clone(), shared: shared.clone(), parcel: parcel.clone(), listener };
+        let link = link.clone();
         Arc::new(move |signal| match signal {
-            Signal::Answered(answer) => match input_wanted(&answer.text) {
-                None => listener(Signal::Answered(answer)),
-                Some((asks, state)) => {
-                    let round = Round {
-                        flight: flight.clone(),
-                        shared: shared.clone(),
-                        link: link.clone(),
-                        parcel: parcel.clone(),
-                        listener: listener.clone(),
-                        state,
-                    };
-                    round.ask(asks);
-                }
+            Signal::Answered(answer) => match round::input_wanted(&answer.text) {
+                None => (going.listener)(Signal::Answered(answer)),
+                Some((asks, state)) => Round { going: going.clone(), link: link.clone(), number, state }.ask(asks),
             },
-            signal => listener(signal),
+            signal => (going.listener)(signal),
         })
     }
 
-    fn is_withdrawn(&self) -> bool {
+    /// Asks again what the server wanted to know in an earlier life, by a connection that is there.
+    pub(super) fn ask_again(
+        &self,
+        shared: &Arc<Shared>,
+        link: &Link,
+        parcel: &Parcel,
+        listener: Listener,
+        wanted: &Wanted,
+    ) {
+        match &wanted.way {
+            Way::Response(id) => link.peer().ask_again(id, round::request_id(parcel, 0), wanted, &listener),
+            Way::Round { round, state } => {
+                let going = Going { flight: self.clone(), shared: shared.clone(), parcel: parcel.clone(), listener };
+                Round { going, link: link.clone(), number: *round, state: state.clone() }.ask(wanted.asks.clone());
+            }
+        }
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::SeqCst)
     }
 
@@ -180,91 +180,8 @@ impl Flight {
     }
 }
 
-impl Round {
-    fn ask(self, asks: Vec<Ask>) {
-        let listener = self.listener.clone();
-        if asks.is_empty() {
-            tokio::spawn(async move {
-                tokio::time::sleep(COME_AGAIN).await;
-                self.go_on(Vec::new());
-            });
-            return;
-        }
-        listener(Signal::Asked(Arc::new(Question::new(asks, Box::new(|answers| self.go_on(answers))))));
-    }
-
-    /// Sends the request again, with the answers. To us it is the same attempt: the server has said that it waits.
-    fn go_on(self, answers: Answers) {
-        let Self { flight, shared, link, parcel, listener, state } = self;
-        if flight.is_withdrawn() {
-            let message = format!("cancelled between two rounds with server `{}`", shared.name);
-            return listener(Signal::Lost(Loss::Cancelled, message));
-        }
-        if let Parcel::Call(dispatch) = &parcel
-            && let Err(unsent) = trusted(&shared, &link, &dispatch.tool)
-        {
-            return once_begun(listener)(Signal::Unsent(unsent));
-        }
-        if let Some((name, error)) = answers.iter().find_map(|(name, said)| match said {
-            Said::Error(error) => Some((name, error)),
-            Said::Result(_) => None,
-        }) {
-            // Nothing in this era could tell the server.
-            return listener(given_up(&parcel, name, error));
-        }
-        let mut responses = String::from("{");
-        for (name, said) in &answers {
-            let Said::Result(result) = said else { continue };
-            let comma = if responses.len() > 1 { "," } else { "" };
-            responses.push_str(&format!("{comma}{}:{}", Value::from(name.as_str()), &**result));
-        }
-        responses.push('}');
-        let responses = Text::parse(&responses).expect("names and JSON texts make a JSON object");
-        let mut round = Vec::new();
-        if !answers.is_empty() {
-            round.push((ROUND[0].to_owned(), responses));
-        }
-        round.extend(state.map(|state| (ROUND[1].to_owned(), state)));
-        let id = RequestId::fresh();
-        let hear = flight.hearing(&shared, &link, &parcel, once_begun(listener));
-        link.convey(id, &parcel, &round, || mirrored(&shared, &parcel), hear);
-        flight.sent(link.clone(), id);
-        // It may have been withdrawn meanwhile, when there was nothing to withdraw.
-        if flight.is_withdrawn() {
-            link.withdraw(id, "cancelled between two rounds");
-        }
-    }
-}
-
-/// The arguments that the tool wants in headers, too.
-fn mirrored(shared: &Shared, parcel: &Parcel) -> Vec<(String, String)> {
-    match (parcel, shared.catalog()) {
-        (Parcel::Call(dispatch), Some(catalog)) => catalog.mirrored(&dispatch.tool, &dispatch.arguments),
-        _ => Vec::new(),
-    }
-}
-
-/// What was begun in an earlier round is not undone by a later one that does not get through.
-fn once_begun(listener: Listener) -> Listener {
-    Arc::new(move |signal| match signal {
-        Signal::Unsent(unsent) => listener(Signal::Lost(Loss::Disconnected, unsent.message)),
-        // Only what says that this request will never be carried out says something about the earlier rounds, too.
-        Signal::Refused(refused) if !is_for_good(&refused) => {
-            let message = format!("the server refused to go on: {}", &*refused.error);
-            listener(Signal::Lost(Loss::UpstreamError, message));
-        }
-        signal => listener(signal),
-    })
-}
-
-fn is_for_good(refused: &Refused) -> bool {
-    const FOR_GOOD: [i64; 4] =
-        [wire::METHOD_NOT_FOUND, wire::INVALID_PARAMS, wire::HEADER_MISMATCH, wire::MISSING_CAPABILITY];
-    refused.code.is_some_and(|code| FOR_GOOD.contains(&code))
-}
-
 /// Looked at here, at the last moment: the process may be another one than the one whose list was looked at before.
-fn trusted(shared: &Shared, link: &Link, tool: &str) -> Result<(), Unsent> {
+pub(super) fn trusted(shared: &Shared, link: &Link, tool: &str) -> Result<(), Unsent> {
     if shared.trusts(link, tool) {
         return Ok(());
     }
@@ -273,77 +190,4 @@ fn trusted(shared: &Shared, link: &Link, tool: &str) -> Result<(), Unsent> {
         shared.name
     );
     Err(Unsent { code: UNTRUSTED, message })
-}
-
-/// What a result asks for, and the state to bring along; none for a result that is whole.
-fn input_wanted(result: &Text) -> Option<(Vec<Ask>, Option<Text>)> {
-    // Almost every result is whole, and long ones are not read for this.
-    if !result.contains("input_required") {
-        return None;
-    }
-    let members = wire::members(result)?;
-    let member = |name: &str| members.iter().rfind(|(other, _)| other == name).map(|(_, value)| *value);
-    if member("resultType") != Some(r#""input_required""#) {
-        return None;
-    }
-    let mut asks = Vec::new();
-    for (name, request) in member("inputRequests").and_then(wire::members).unwrap_or_default() {
-        let request = wire::members(request).unwrap_or_default();
-        let part = |name: &str| request.iter().rfind(|(other, _)| other == name).map(|(_, value)| *value);
-        let method = part("method").and_then(|method| serde_json::from_str::<String>(method).ok());
-        asks.push(Ask {
-            name: name.into_owned(),
-            method: method.unwrap_or_default(),
-            params: part("params").and_then(|params| Text::parse(params).ok()),
-        });
-    }
-    Some((asks, member("requestState").and_then(|state| Text::parse(state).ok())))
-}
-
-/// The end of a request whose question the client cannot answer.
-fn given_up(parcel: &Parcel, name: &str, error: &Text) -> Signal {
-    match parcel {
-        Parcel::Relayed(_) => Signal::Refused(Refused {
-            error: error.clone(),
-            code: error.value().get("code").and_then(Value::as_i64),
-            status: None,
-            retry_after_ms: None,
-        }),
-        Parcel::Call(_) => {
-            let text = format!(
-                "The server asked the client for {name:?}, which answered with an error: {}",
-                &**error
-            );
-            let result = json!({ "content": [{ "type": "text", "text": text }], "isError": true });
-            Signal::Answered(Answer { kind: AnswerKind::ToolError, text: Text::of(&result) })
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_result_asks_for() {
-        let read = |text: &str| input_wanted(&Text::parse(text).expect("JSON"));
-        assert_eq!(read(r#"{"content":[]}"#), None);
-        assert_eq!(read(r#"{"content":[{"type":"text","text":"input_required"}]}"#), None);
-        assert_eq!(read(r#"{"resultType":"complete","x":"input_required"}"#), None);
-        let (asks, state) = read(
-            r#"{"resultType":"input_required","inputRequests":{"b":{"method":"roots/list"},"a":{"method":"m","params":{"n":1.50}}},"requestState":"s\u0041"}"#,
-        )
-        .expect("it asks");
-        let ask = |name: &str, method: &str, params: Option<&str>| Ask {
-            name: name.into(),
-            method: method.into(),
-            params: params.map(|params| Text::parse(params).expect("JSON")),
-        };
-        assert_eq!(asks, [ask("b", "roots/list", None), ask("a", "m", Some(r#"{"n":1.50}"#))]);
-        assert_eq!(state.as_deref(), Some(r#""s\u0041""#));
-        assert_eq!(
-            read(r#"{"resultType":"input_required","requestState":"s"}"#).map(|(asks, _)| asks.len()),
-            Some(0)
-        );
-    }
 }

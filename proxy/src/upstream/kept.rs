@@ -2,20 +2,21 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use holdfast_store::{Attempt, CallId, Caller, Millis};
+use holdfast_store::Millis;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Flight, Sharer,
+    Flight, Sharer, Wanted, Way,
     catalog::Catalog,
     instance::Shared,
     link::{Agreed, Link, Offer},
     peer::{Listener, RequestId},
     pipe::Pipe,
     process::Process,
+    relay::Parcel,
 };
 use crate::{
     config::Share,
@@ -107,27 +108,49 @@ impl Estate {
         futures_util::future::join_all(ends).await;
     }
 
-    /// What became of an attempt that was meant to be sent at this time or later.
+    /// What became of an attempt that was meant to be sent at this time or later. `wanted` is what the server has asked
+    /// for last, and whether it was answered.
     pub(super) fn again(
         &self,
-        shared: &Shared,
-        (call, attempt): (CallId, Attempt),
-        caller: &Caller,
+        shared: &Arc<Shared>,
+        parcel: &Parcel,
         meant: Millis,
+        wanted: Option<(&Wanted, bool)>,
         listener: Listener,
     ) -> Again {
-        let id = RequestId::of(call, attempt);
-        match shared.keeper.sent().fate(id.number(), meant) {
-            Fate::Never => Again::NeverSent,
-            Fate::Unknown => Again::Unknown,
-            Fate::To(number) => match lock(&self.debtors).get(&number).cloned() {
-                None => Again::Unknown,
-                Some(link) => {
-                    link.await_again(id, caller, listener);
-                    Again::Awaited(Flight::of_earlier_life(link, id))
-                }
-            },
+        let Parcel::Call(dispatch) = parcel else { return Again::Unknown };
+        let Some(attempt) = dispatch.attempt else { return Again::Unknown };
+        let sent = |round| shared.keeper.sent().fate(RequestId::of_round(attempt, round).number(), meant);
+        let mut round = wanted.map_or(0, |(wanted, _)| wanted.way.round());
+        let mut number = match sent(round) {
+            Fate::Never if wanted.is_none() => return Again::NeverSent,
+            Fate::Never | Fate::Unknown => return Again::Unknown,
+            Fate::To(number) => number,
+        };
+        let asked = round;
+        let later = loop {
+            match sent(round + 1) {
+                Fate::To(next) => (round, number) = (round + 1, next),
+                later => break later,
+            }
+        };
+        let Some(link) = lock(&self.debtors).get(&number).cloned() else { return Again::Unknown };
+        let id = RequestId::of_round(attempt, round);
+        let flight = Flight::of_earlier_life(link.clone(), id);
+        let open = wanted.filter(|_| asked == round);
+        // It may have been sent once more, and what is done twice cannot be undone.
+        if open.is_some_and(|(_, answered)| answered) && later != Fate::Never {
+            return Again::Unknown;
         }
+        // After the result that asks nothing more comes until it is sent again.
+        if !open.is_some_and(|(wanted, _)| matches!(wanted.way, Way::Round { .. })) {
+            let hear = flight.hearing(shared, &link, parcel, listener.clone(), round);
+            link.await_again(id, &dispatch.caller, hear);
+        }
+        if let Some((wanted, _)) = open {
+            flight.ask_again(shared, &link, parcel, listener, wanted);
+        }
+        Again::Awaited(flight)
     }
 
     /// Everybody who may be owed an answer has said so.

@@ -18,6 +18,7 @@ mod process;
 mod question;
 mod relay;
 mod reload;
+mod round;
 mod server;
 mod stage;
 #[cfg(test)]
@@ -48,7 +49,7 @@ pub(crate) use self::{
     headers::retry_after_ms,
     kept::Again,
     oauth::{Authorizer, Returned},
-    question::{Answers, Ask, Question, Said},
+    question::{Answers, Ask, Question, Said, Wanted, Way},
     relay::Relayed,
     reload::Fate,
     server::Upstream,

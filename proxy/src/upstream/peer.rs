@@ -10,12 +10,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use holdfast_store::{Answer, AnswerKind, Attempt, CallId, Caller, Loss, Text, hash_fields};
+use holdfast_store::{Answer, AnswerKind, Attempt, CallId, Caller, Hash32, Loss, Text, hash_fields};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::sync::Notify;
 
-use super::{Ask, Audiences, Origin, Question, Refused, Remark, Said, Signal};
+use super::{Ask, Audiences, Origin, Question, Refused, Remark, Said, Signal, Wanted, Way};
 use crate::wire::{self, Envelope};
 
 /// Who hears what a request brings. Called from the task that reads the connection: it must not block.
@@ -40,7 +40,19 @@ const CALL: u64 = 1 << 52;
 impl RequestId {
     /// Of an attempt of a call.
     pub(super) fn of(call: CallId, attempt: Attempt) -> Self {
-        let hash = hash_fields("holdfast/request", &[&call.bytes(), &attempt.0.to_be_bytes()]);
+        Self::call(hash_fields("holdfast/request", &[&call.bytes(), &attempt.0.to_be_bytes()]))
+    }
+
+    /// Of an attempt that the server wants to be sent again, with what it asked for.
+    pub(super) fn of_round((call, attempt): (CallId, Attempt), round: u32) -> Self {
+        if round == 0 {
+            return Self::of(call, attempt);
+        }
+        let (attempt, round) = (attempt.0.to_be_bytes(), round.to_be_bytes());
+        Self::call(hash_fields("holdfast/round", &[&call.bytes(), &attempt, &round]))
+    }
+
+    fn call(hash: Hash32) -> Self {
         let first = hash.0.first_chunk().expect("a hash has more bytes");
         Self(CALL | (u64::from_be_bytes(*first) >> 12))
     }
@@ -130,7 +142,7 @@ struct Table {
 
 /// To whom something belongs that a server says of its own accord.
 enum Owner {
-    Request(Listener),
+    Request(RequestId, Listener),
     /// Nothing of any agent is under way.
     Nobody,
     /// Requests of several agents are.
@@ -335,7 +347,7 @@ impl Peer {
         let of_one =
             !remark.method.ends_with("/list_changed") && remark.method != "notifications/resources/updated";
         match self.owner(stream) {
-            Owner::Request(listener) if of_one => listener(Signal::Remarked(remark)),
+            Owner::Request(_, listener) if of_one => listener(Signal::Remarked(remark)),
             _ => {
                 if let Some(audience) = self.audiences.get() {
                     audience.remarked(&self.origin, &remark);
@@ -367,26 +379,41 @@ impl Peer {
             (Owner::Nobody, None) => return refusal(&format!("nobody is here to answer {method}")),
             _ => {}
         }
-        let question = self.question(method, id, params);
+        let about = if let Owner::Request(id, _) = &owner { Some(*id) } else { None };
+        const ONLY: &str = "request";
+        let ask = Ask { name: ONLY.to_owned(), method: method.to_owned(), params: params.map(Text::from) };
+        let question = self.question(about, id.get(), vec![ask]);
         match (owner, audience) {
-            (Owner::Request(listener), _) => listener(Signal::Asked(question)),
+            (Owner::Request(_, listener), _) => listener(Signal::Asked(question)),
             (_, Some(audience)) => audience.asked(&self.origin, question),
             (_, None) => {}
         }
         None
     }
 
-    fn question(self: &Arc<Self>, method: &str, id: &RawValue, params: Option<&RawValue>) -> Arc<Question> {
-        const ONLY: &str = "request";
-        let ask = Ask { name: ONLY.to_owned(), method: method.to_owned(), params: params.map(Text::from) };
-        let (peer, id) = (Arc::downgrade(self), id.get().to_owned());
+    /// Lets the owner of request `about` be asked again what the server asked by its request `id` in an earlier life.
+    pub(super) fn ask_again(
+        self: &Arc<Self>,
+        id: &str,
+        about: RequestId,
+        wanted: &Wanted,
+        listener: &Listener,
+    ) {
+        listener(Signal::Asked(self.question(Some(about), id, wanted.asks.clone())));
+    }
+
+    fn question(self: &Arc<Self>, about: Option<RequestId>, id: &str, asks: Vec<Ask>) -> Arc<Question> {
+        let (peer, id) = (Arc::downgrade(self), id.to_owned());
         let key = id.clone();
+        let wanted = Wanted { asks, way: Way::Response(id.clone()) };
         let question = Arc::new(Question::new(
-            vec![ask],
+            about,
+            wanted,
             Box::new(move |answers| {
                 let Some(peer) = peer.upgrade() else { return };
                 peer.table().asked.remove(&id);
-                let message = match answers.into_iter().find(|(name, _)| name == ONLY) {
+                // It asks one thing.
+                let message = match answers.into_iter().next() {
                     Some((_, Said::Result(result))) => wire::result(&id, &result),
                     Some((_, Said::Error(error))) => wire::error(&id, &error),
                     None => {
@@ -427,11 +454,11 @@ impl Peer {
             let settled =
                 || table.settled.iter().find(|(settled, _)| *settled == id).map(|(_, listener)| listener);
             return match table.waiting.get(&id).map(|waiting| &waiting.listener).or_else(settled) {
-                Some(listener) => Owner::Request(listener.clone()),
+                Some(listener) => Owner::Request(id, listener.clone()),
                 None => Owner::Nobody,
             };
         }
-        let mut latest: Option<(&Agent, &Waiting)> = None;
+        let mut latest: Option<(&Agent, RequestId, &Waiting)> = None;
         let mut taken_back: Option<&Agent> = None;
         for (id, waiting) in &table.waiting {
             let Purpose::Agent(agent) = &waiting.purpose else { continue };
@@ -440,16 +467,16 @@ impl Peer {
                 continue;
             }
             match latest {
-                Some((other, _)) if other.channel != agent.channel => return Owner::Unclear,
-                Some((_, other)) if other.order > waiting.order => {}
-                _ => latest = Some((agent, waiting)),
+                Some((other, ..)) if other.channel != agent.channel => return Owner::Unclear,
+                Some((.., other)) if other.order > waiting.order => {}
+                _ => latest = Some((agent, *id, waiting)),
             }
         }
         // A server that was told so asks no more for what was taken back; one that does all the same must not be answered
         // by somebody else's agent.
         match (latest, taken_back) {
-            (Some((agent, _)), Some(other)) if agent.principal != other.principal => Owner::Unclear,
-            (Some((_, waiting)), _) => Owner::Request(waiting.listener.clone()),
+            (Some((agent, ..)), Some(other)) if agent.principal != other.principal => Owner::Unclear,
+            (Some((_, id, waiting)), _) => Owner::Request(id, waiting.listener.clone()),
             (None, _) => Owner::Nobody,
         }
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_store::{Answer, Attempt, CallId, Caller, Millis, Trouble};
+use holdfast_store::{Answer, Caller, Millis, Trouble};
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Audiences, Authorizer, Client, Dispatch, Health, HealthState, Judge, RECONFIGURED, Relayed, Sharer,
-    Signal, Speaks, Tool, Unsent,
+    Signal, Speaks, Tool, Unsent, Wanted, Way,
     catalog::Catalog,
     flight::Flight,
     instance::{For, Instance, Keep, START_LIMIT, Shared},
@@ -24,6 +24,7 @@ use super::{
     link::Offer,
     peer::Listener,
     relay::Parcel,
+    round::{Going, Round, once_begun},
 };
 use crate::{
     config::{ServerConfig, Share, Transport},
@@ -266,20 +267,51 @@ impl Upstream {
     }
 
     /// Finds out what became of an attempt that an earlier life meant to send at this time or later, and lets `on` hear
-    /// what is still to come of it.
+    /// what is still to come of it. `wanted` is what the server has asked for last, and whether it was answered.
     pub(crate) fn again(
-        &self,
-        attempt: (CallId, Attempt),
-        caller: &Caller,
+        self: &Arc<Self>,
+        dispatch: Dispatch,
         meant: Millis,
+        wanted: Option<(&Wanted, bool)>,
         on: Box<dyn Fn(Signal) + Send + Sync>,
     ) -> Again {
         let shared = self.shared();
-        match shared.config().transport {
-            Transport::Stdio { .. } => shared.estate.again(&shared, attempt, caller, meant, Arc::from(on)),
+        let parcel = Parcel::Call(Arc::new(dispatch));
+        match (&shared.config().transport, wanted) {
+            (Transport::Stdio { .. }, _) => shared.estate.again(&shared, &parcel, meant, wanted, Arc::from(on)),
+            (Transport::Http { .. }, Some((wanted, false))) => {
+                self.ask_again(&shared, parcel, wanted, Arc::from(on)).map_or(Again::Unknown, Again::Awaited)
+            }
             // Of what was sent over the network there is no log.
-            _ => Again::Unknown,
+            (Transport::Http { .. }, _) => Again::Unknown,
         }
+    }
+
+    /// Asks again what the server wanted to know in an earlier life. It holds nothing open meanwhile, so that any
+    /// connection will do for the answer.
+    fn ask_again(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        parcel: Parcel,
+        wanted: &Wanted,
+        listener: Listener,
+    ) -> Option<Flight> {
+        let Way::Round { round, state } = wanted.way.clone() else { return None };
+        let going = Going { flight: Flight::of_asked(), shared: shared.clone(), parcel, listener };
+        let (upstream, later) = (self.clone(), going.clone());
+        going.ask(wanted.clone(), move |answers| {
+            tokio::spawn(async move {
+                let opened = match upstream.instance_for(&later.parcel) {
+                    Ok((instance, shared)) => instance.opened(&shared.name).await,
+                    Err(unsent) => Err(unsent),
+                };
+                match opened {
+                    Ok(link) => Round { going: later, link, number: round, state }.go_on(answers),
+                    Err(unsent) => once_begun(later.listener)(Signal::Unsent(unsent)),
+                }
+            });
+        });
+        Some(going.flight)
     }
 
     /// Everybody who may be owed an answer by a server of an earlier life has said so.

@@ -75,7 +75,7 @@ impl Heard {
         match self.next().await {
             Signal::Progress(params) => format!("progress {}", params.value()["progress"]),
             Signal::Remarked(remark) => format!("remark {}", remark.method),
-            Signal::Asked(question) => format!("asked {}", question.asks[0].method),
+            Signal::Asked(question) => format!("asked {}", question.wanted.asks[0].method),
             Signal::Answered(answer) => match answer.text.value()["content"][0]["text"].as_str() {
                 Some(text) => format!("answer {text}"),
                 None => format!("answer {}", &*answer.text),

@@ -107,7 +107,7 @@ async fn garbage_and_requests_of_the_server_do_no_harm() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(question.asks[0].method, "sampling/createMessage");
+    assert_eq!(question.wanted.asks[0].method, "sampling/createMessage");
     question.refuse(&wire::error_member(wire::METHOD_NOT_FOUND, "nobody to ask", None));
     let answer = heard.told().await;
     let replies: Value =
