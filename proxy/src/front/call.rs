@@ -18,10 +18,11 @@ use super::{
     listen::Link,
     problem::Problem,
     replay::Habit,
+    respond,
     retry::{self, Inputs, Retry},
     surface::Surface,
     tools::{self, Found},
-    wait::{self, Offering, Waiting},
+    wait::{Offering, Waiting},
 };
 use crate::{
     driver::{Progress, Receipt, Request, Ticket},
@@ -108,7 +109,7 @@ pub(super) async fn handle(
             let offering = if offered { Offering::Due } else { Offering::None };
             let (front, link) = (front.clone(), link.clone());
             let (put, track) = (None, OnceLock::new());
-            wait::respond(Waiting { front, asked, begun, link, wait: by_id, offering, put, track }).await
+            respond::respond(Waiting { front, asked, begun, link, wait: by_id, offering, put, track }).await
         }
         Err(Refusal::Problem(problem)) => {
             body::answer(link, asked.accepts, problem.status, problem.message_to(&asked.id), Receipt::none())

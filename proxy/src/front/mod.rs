@@ -10,7 +10,7 @@
 //! | `replay`, `resume` | events of legacy streams, and who comes back for them |
 //! | `session` | legacy sessions, which channels are alive, what can be cancelled |
 //! | `tools` | the list of all servers' tools |
-//! | `call`, `wait` | `tools/call`, and the wait for its answer |
+//! | `call`, `wait`, `respond` | `tools/call`, the wait for its answer, and the response |
 //! | `surface` | what a client is given while its call waits for a person |
 //! | `asks` | requests to legacy clients: offers, and what servers want to know |
 //! | `retry`, `state` | a request that goes on with an earlier one, and the seal on what links the two |
@@ -42,6 +42,7 @@ mod patience;
 mod problem;
 mod relay;
 mod replay;
+mod respond;
 mod resume;
 mod retry;
 mod rpc;

@@ -20,9 +20,10 @@ use super::{
     hub::Wants,
     listen::Link,
     replay::{About, CallStream, Name, Track},
+    respond,
     session::Listening,
     stream::{self, Announcements},
-    wait::{self, Offering, Waiting},
+    wait::{Offering, Waiting},
 };
 use crate::{driver::Receipt, report::Report};
 
@@ -143,7 +144,7 @@ async fn rest(
     };
     let (front, link) = (front.clone(), link.clone());
     let (offering, put) = (aside.offering.unwrap_or(Offering::None), aside.put);
-    wait::stream_on(
+    respond::stream_on(
         Waiting {
             front,
             asked,

@@ -1,24 +1,18 @@
-//! A request waits for its call: plain JSON for a quick answer, a stream for everything that takes longer.
+//! A request waits for its call: what happens meanwhile, in its client's words.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use futures_util::stream;
 use holdfast_store::{CallId, State, Text};
-use hyper::{Response, StatusCode};
 use serde_json::Value;
 
 use super::{
     Front,
     asks::{self, Put},
-    body::{self, Event, Outgoing},
+    body::{self, Event},
     call::{Asked, Begun},
     deliver::{self, Output},
     era::Era,
-    http::Accepts,
     levels,
     listen::Link,
     offer::{self, Offer},
@@ -28,7 +22,6 @@ use super::{
     session::Wait,
     splice::set_member,
     state::Seal,
-    stream::keep_alive,
     surface,
 };
 use crate::{
@@ -37,12 +30,6 @@ use crate::{
     upstream::{Question, Remark},
     wire,
 };
-
-/// An answer within this time comes as plain JSON; after it the response becomes a stream, so that nobody in between
-/// takes a long call for a dead one.
-const PLAIN_WITHIN: Duration = Duration::from_secs(1);
-/// The same for clients that come back for a stream: the sooner there is one, the less is lost with a connection.
-const PRIMED_WITHIN: Duration = Duration::from_millis(100);
 
 /// A request that waits for its call.
 pub(super) struct Waiting {
@@ -97,7 +84,7 @@ async fn withdraw(ticket: Ticket, collected: Option<CallId>) {
 }
 
 /// What a waiting request does next.
-enum Step {
+pub(super) enum Step {
     Progress(Text),
     Remarked(Remark),
     Asked(Arc<Question>),
@@ -113,16 +100,16 @@ enum Step {
 
 impl Waiting {
     /// One more message of the stream, which a client that was cut off may come back for.
-    fn event(&self, message: &str) -> Bytes {
+    pub(super) fn event(&self, message: &str) -> Bytes {
         self.track().map_or_else(|| body::message_event(message), |track| track.event(message))
     }
 
     /// The message that ends the stream.
-    fn last_event(&self, message: &str) -> Bytes {
+    pub(super) fn last_event(&self, message: &str) -> Bytes {
         self.track.get().map_or_else(|| body::message_event(message), |track| track.last(message))
     }
 
-    fn events(&self, messages: &[String]) -> Event {
+    pub(super) fn events(&self, messages: &[String]) -> Event {
         Event::More(messages.iter().flat_map(|message| self.event(message)).collect())
     }
 
@@ -144,7 +131,7 @@ impl Waiting {
     }
 
     /// What comes first on the stream, before `first`.
-    async fn opening(&mut self, first: Option<Event>) -> Option<Event> {
+    pub(super) async fn opening(&mut self, first: Option<Event>) -> Option<Event> {
         if self.asked.habit == Habit::Primed {
             if let Some(ticket) = &mut self.begun.ticket {
                 ticket.known().await;
@@ -160,7 +147,7 @@ impl Waiting {
     }
 
     /// Cancel-safe: nothing is lost where the future is dropped.
-    async fn step(&mut self) -> Step {
+    pub(super) async fn step(&mut self) -> Step {
         if matches!(self.offering, Offering::Due) {
             return match self.offer().await {
                 Some(message) => Step::Offer(message),
@@ -246,7 +233,7 @@ impl Waiting {
         }
     }
 
-    async fn withdraw(&mut self) {
+    pub(super) async fn withdraw(&mut self) {
         if let Some(ticket) = self.begun.ticket.take() {
             withdraw(ticket, self.collected()).await;
         }
@@ -257,7 +244,7 @@ impl Waiting {
     }
 
     /// What to say where the request's own time is over and the call is not.
-    async fn not_yet(&mut self) -> String {
+    pub(super) async fn not_yet(&mut self) -> String {
         let mut known = self.collected();
         // Whoever is told to come back has not gone away: nothing is cancelled for it.
         if let Some(ticket) = self.begun.ticket.take() {
@@ -286,7 +273,7 @@ impl Waiting {
         self.message(&reply).await
     }
 
-    async fn message(&self, reply: &Reply) -> String {
+    pub(super) async fn message(&self, reply: &Reply) -> String {
         // `holdfast_wait` is a tool of its own, whose results are always results.
         if self.begun.collects.is_none()
             && matches!(reply.body, Body::Handle(_) | Body::Stopped(_))
@@ -304,7 +291,7 @@ impl Waiting {
     }
 
     /// The events that end a stream: a client that was sent to a page is told when that is done with, then the answer.
-    async fn last_words(&self, reply: &Reply) -> Bytes {
+    pub(super) async fn last_words(&self, reply: &Reply) -> Bytes {
         let message = self.message(reply).await;
         match (&self.offering, &reply.body, reply.call) {
             (Offering::Made(_) | Offering::Agreed, Body::Answer(_) | Body::Report(_), Some(call)) => {
@@ -315,7 +302,7 @@ impl Waiting {
         }
     }
 
-    fn progress(&mut self, params: &Text) -> Option<Event> {
+    pub(super) fn progress(&mut self, params: &Text) -> Option<Event> {
         let token = self.begun.progress_token.as_ref()?;
         self.begun.patience_shown = None;
         let params = set_member(params, "progressToken", token);
@@ -323,7 +310,7 @@ impl Waiting {
     }
 
     /// Another notification of the server, where the client can hear it and wants to.
-    fn remark(&self, remark: &Remark) -> Option<Event> {
+    pub(super) fn remark(&self, remark: &Remark) -> Option<Event> {
         if !self.asked.accepts.events || !levels::is_wanted(&self.asked.client, remark) {
             return None;
         }
@@ -332,7 +319,7 @@ impl Waiting {
     }
 
     /// The server wants to know something: passes it on in the client's way, or says why that cannot be.
-    fn pass_on(&mut self, question: &Arc<Question>) -> Passed {
+    pub(super) fn pass_on(&mut self, question: &Arc<Question>) -> Passed {
         if self.put.as_ref().is_some_and(|put| Arc::ptr_eq(&put.question, question)) {
             // Asked on this stream before it was cut, and then written again.
             return Passed::On;
@@ -369,7 +356,7 @@ impl Waiting {
 
     /// What shows the client that its call is still waited for: progress as long as the server shows none of its own,
     /// because that is what makes clients wait on (comments do not); else a comment.
-    fn still_waiting(&mut self) -> Event {
+    pub(super) fn still_waiting(&mut self) -> Event {
         let Some((token, shown)) = self.begun.progress_token.as_ref().zip(self.begun.patience_shown.as_mut())
         else {
             return Event::More(body::keep_alive());
@@ -383,7 +370,7 @@ impl Waiting {
     }
 
     /// True where the bridge should ask the next process instead: it knows the request by its key.
-    fn is_for_the_next_process(&self, reply: &Reply) -> bool {
+    pub(super) fn is_for_the_next_process(&self, reply: &Reply) -> bool {
         self.asked.transport_key.is_some()
             && match &reply.body {
                 Body::Stopped(_) => true,
@@ -411,178 +398,11 @@ fn with_task(seal: &Seal, principal: &str, server: &str, message: String) -> Str
 }
 
 /// What became of a question.
-enum Passed {
+pub(super) enum Passed {
     /// The server has its answer.
     On,
     /// The client was asked by these events.
     Said(Event),
     /// The client is asked by the response to its request.
     Over(String),
-}
-
-/// How long a response may be plain JSON.
-fn plain_within(habit: Habit) -> Duration {
-    match habit {
-        Habit::Primed => PRIMED_WITHIN,
-        Habit::None | Habit::Resumes => PLAIN_WITHIN,
-    }
-}
-
-/// Waits and gives the whole response.
-pub(super) async fn respond(mut waiting: Waiting) -> Response<Outgoing> {
-    let Accepts { json, events, .. } = waiting.asked.accepts;
-    let plain_until =
-        tokio::time::sleep(if json { plain_within(waiting.asked.habit) } else { Duration::ZERO });
-    let mut plain_until = std::pin::pin!(plain_until);
-    loop {
-        let step = tokio::select! {
-            biased;
-            step = waiting.step() => step,
-            () = &mut plain_until, if events => return stream_from(waiting, None),
-        };
-        match step {
-            Step::Reply(reply) if waiting.is_for_the_next_process(&reply) => {
-                return body::empty(StatusCode::SERVICE_UNAVAILABLE);
-            }
-            Step::Reply(reply) => {
-                let message = waiting.message(&reply).await;
-                let status = deliver::status(waiting.asked.era, &reply);
-                return body::answer(&waiting.link, waiting.asked.accepts, status, message, reply.receipt);
-            }
-            Step::Progress(params) => {
-                if let Some(event) = waiting.progress(&params) {
-                    return stream_from(waiting, Some(event));
-                }
-            }
-            Step::Remarked(remark) => {
-                if let Some(event) = waiting.remark(&remark) {
-                    return stream_from(waiting, Some(event));
-                }
-            }
-            Step::Asked(question) => match waiting.pass_on(&question) {
-                Passed::On => {}
-                Passed::Said(event) => return stream_from(waiting, Some(event)),
-                Passed::Over(message) => {
-                    let accepts = waiting.asked.accepts;
-                    return body::answer(&waiting.link, accepts, StatusCode::OK, message, Receipt::none());
-                }
-            },
-            Step::TakenBack(put) => {
-                let messages = put.take_back();
-                if !messages.is_empty() {
-                    let events = waiting.events(&messages);
-                    return stream_from(waiting, Some(events));
-                }
-            }
-            Step::Offer(message) => {
-                let event = Event::More(waiting.event(&message));
-                return stream_from(waiting, Some(event));
-            }
-            Step::Over => {
-                let message = waiting.not_yet().await;
-                let accepts = waiting.asked.accepts;
-                return body::answer(&waiting.link, accepts, StatusCode::OK, message, Receipt::none());
-            }
-            Step::Withdrawn => {
-                let link = waiting.link.clone();
-                waiting.withdraw().await;
-                // A cancelled request gets no response; where the client reads streams, that can be said.
-                if events {
-                    return body::events(&link, stream::empty());
-                }
-                return body::empty(StatusCode::ACCEPTED);
-            }
-        }
-    }
-}
-
-/// Goes on as a stream, with `first` as its first event.
-fn stream_from(waiting: Waiting, first: Option<Event>) -> Response<Outgoing> {
-    stream_with(waiting, Opening::Fresh(first))
-}
-
-/// Goes on with a stream that was cut, after what was missed of it.
-pub(super) fn stream_on(waiting: Waiting, missed: Bytes) -> Response<Outgoing> {
-    stream_with(waiting, Opening::Again(missed))
-}
-
-/// How a stream begins.
-enum Opening {
-    /// With what comes first on it, and then this.
-    Fresh(Option<Event>),
-    /// With what was missed.
-    Again(Bytes),
-    /// It has begun.
-    Over,
-}
-
-fn stream_with(waiting: Waiting, opening: Opening) -> Response<Outgoing> {
-    let link = waiting.link.clone();
-    let state = (Some(waiting), opening, keep_alive());
-    let events = stream::unfold(state, async move |(waiting, opening, mut ticks)| {
-        let mut waiting = waiting?;
-        let first = match opening {
-            Opening::Fresh(first) => waiting.opening(first).await,
-            Opening::Again(missed) if missed.is_empty() => Some(Event::More(body::keep_alive())),
-            Opening::Again(missed) => Some(Event::More(missed)),
-            Opening::Over => None,
-        };
-        if let Some(first) = first {
-            return Some((first, (Some(waiting), Opening::Over, ticks)));
-        }
-        loop {
-            let cut = waiting.track.get().map(|track| track.cut().clone());
-            let step = tokio::select! {
-                biased;
-                () = async { cut.expect("it is there").cancelled().await }, if cut.is_some() => return None,
-                step = waiting.step() => step,
-                _ = ticks.tick() => return Some((waiting.still_waiting(), (Some(waiting), Opening::Over, ticks))),
-            };
-            match step {
-                Step::Reply(reply) if waiting.is_for_the_next_process(&reply) => return None,
-                Step::Reply(reply) => {
-                    let message = waiting.last_words(&reply).await;
-                    return Some((Event::Last(message, reply.receipt), (None, Opening::Over, ticks)));
-                }
-                Step::Progress(params) => {
-                    if let Some(event) = waiting.progress(&params) {
-                        return Some((event, (Some(waiting), Opening::Over, ticks)));
-                    }
-                }
-                Step::Remarked(remark) => {
-                    if let Some(event) = waiting.remark(&remark) {
-                        return Some((event, (Some(waiting), Opening::Over, ticks)));
-                    }
-                }
-                Step::Asked(question) => match waiting.pass_on(&question) {
-                    Passed::On => {}
-                    Passed::Said(event) => return Some((event, (Some(waiting), Opening::Over, ticks))),
-                    Passed::Over(message) => {
-                        let message = waiting.last_event(&message);
-                        return Some((Event::Last(message, Receipt::none()), (None, Opening::Over, ticks)));
-                    }
-                },
-                Step::TakenBack(put) => {
-                    let messages = put.take_back();
-                    if !messages.is_empty() {
-                        return Some((waiting.events(&messages), (Some(waiting), Opening::Over, ticks)));
-                    }
-                }
-                Step::Offer(message) => {
-                    let event = Event::More(waiting.event(&message));
-                    return Some((event, (Some(waiting), Opening::Over, ticks)));
-                }
-                Step::Over => {
-                    let message = waiting.not_yet().await;
-                    let message = waiting.last_event(&message);
-                    return Some((Event::Last(message, Receipt::none()), (None, Opening::Over, ticks)));
-                }
-                Step::Withdrawn => {
-                    waiting.withdraw().await;
-                    return None;
-                }
-            }
-        }
-    });
-    body::events(&link, events)
 }
