@@ -16,7 +16,8 @@
 //! | `retry`, `state` | a request that goes on with an earlier one, and the seal on what links the two |
 //! | `offer` | asking legacy clients to send their users to the inbox |
 //! | `tasks` | the Tasks extension |
-//! | `rpc` | every other method |
+//! | `rpc` | every other method that Holdfast answers itself |
+//! | `relay`, `homes`, `task_id` | requests passed on, and the server that each is for |
 //! | `fetch` | large answers, whole or in ranges |
 //! | `deliver` | replies of the driver -> JSON-RPC messages |
 //! | `splice` | changing members of a JSON text without reading the rest |
@@ -32,6 +33,7 @@ mod era;
 mod fetch;
 mod guard;
 mod guest;
+mod homes;
 mod http;
 mod hub;
 mod levels;
@@ -51,6 +53,7 @@ mod splice;
 mod state;
 mod stream;
 mod surface;
+mod task_id;
 mod tasks;
 mod tools;
 mod visitor;

@@ -3,7 +3,7 @@
 //! Nothing of this is journaled. What a connection loses is lost; only clients decide whether to ask again.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,7 +12,6 @@ use futures_util::stream;
 use holdfast_store::Text;
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value};
-use subtle::ConstantTimeEq;
 use tokio::sync::mpsc;
 
 use super::{
@@ -22,6 +21,7 @@ use super::{
     call::Cancellable,
     deliver,
     era::{self, Era},
+    homes::{self, Homes},
     levels,
     listen::Link,
     lists,
@@ -29,8 +29,8 @@ use super::{
     rpc::Request,
     session::Wait,
     splice::set_member,
-    state::Seal,
     stream::keep_alive,
+    task_id,
 };
 use crate::{
     driver::Receipt,
@@ -46,9 +46,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 const PARKED: Duration = Duration::from_secs(60 * 60);
 const MOST_PARKED: usize = 100;
 const STATE: &str = "hfr.";
-/// Between a server's name and its own id of a task.
-const OF: char = '~';
-
 /// Conversations that wait for their client's next request.
 #[derive(Default)]
 pub(super) struct Parked {
@@ -85,7 +82,7 @@ struct Conversation {
     signals: mpsc::UnboundedReceiver<Signal>,
     flight: Flight,
     /// Other servers that it may be for, should this one not know what it is about.
-    others: VecDeque<(Arc<Upstream>, Relayed)>,
+    others: Homes,
     /// What the server waits for.
     question: Option<Arc<Question>>,
     heard: tokio::time::Instant,
@@ -107,7 +104,7 @@ enum Turn {
 }
 
 impl Conversation {
-    fn begin(method: &str, mut homes: VecDeque<(Arc<Upstream>, Relayed)>) -> Option<Self> {
+    fn begin(method: &str, mut homes: Homes) -> Option<Self> {
         let (upstream, relayed) = homes.pop_front()?;
         let (flight, signals) = send(&upstream, relayed);
         Some(Self {
@@ -192,7 +189,7 @@ pub(super) async fn handle(
     let conversation = match taken_up(front, request, &relayed)? {
         Some(conversation) => conversation,
         None => {
-            let homes = homes(front, request, relayed).await?;
+            let homes = homes::homes(front, request, relayed).await?;
             Conversation::begin(method, homes).ok_or_else(|| era::unknown_method(request.era, method))?
         }
     };
@@ -258,116 +255,6 @@ fn taken_up(
     }
     conversation.heard = tokio::time::Instant::now();
     Ok(Some(conversation))
-}
-
-type Homes = VecDeque<(Arc<Upstream>, Relayed)>;
-
-/// The servers that a request can be for, each with the request in its own names.
-async fn homes(front: &Front, request: &Request<'_>, relayed: Relayed) -> Result<Homes, Problem> {
-    let (caller, client) = (request.caller, request.client);
-    let text = |name: &str| relayed.member(name).and_then(|value| value.as_str().map(str::to_owned));
-    let renamed = |member: &str, (upstream, own): (Arc<Upstream>, String)| {
-        let mut relayed = relayed.clone();
-        relayed.set(member, Text::of(&own));
-        (upstream, relayed)
-    };
-    match relayed.method.as_str() {
-        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
-            let Some(uri) = text("uri") else { return Err(wants("uri")) };
-            let homes = lists::homes_of_uri(front, caller, client, &uri).await;
-            Ok(homes.into_iter().map(|home| renamed("uri", home)).collect())
-        }
-        "prompts/get" => {
-            let Some(name) = text("name") else { return Err(wants("name")) };
-            let home = lists::home_of_prompt(front, caller, client, &name).await;
-            let home = home
-                .ok_or_else(|| Problem::invalid_params("unknown-tool", format!("Unknown prompt: {name}")))?;
-            Ok(VecDeque::from([renamed("name", home)]))
-        }
-        "completion/complete" => completing(front, request, relayed).await,
-        "tasks/get" | "tasks/update" | "tasks/cancel" => {
-            let home = text("taskId").and_then(|id| of_task(front, &request.caller.principal, &id));
-            let home = home.ok_or_else(|| {
-                let message =
-                    "Task not found: there is none of this id for this agent, or it is no longer kept";
-                Problem::invalid_params("not-found", message)
-            })?;
-            Ok(VecDeque::from([renamed("taskId", home)]))
-        }
-        method => custom(front, request, method, &relayed),
-    }
-}
-
-fn wants(member: &str) -> Problem {
-    Problem::invalid_params("invalid-arguments", format!("params.{member} must be a string"))
-}
-
-async fn completing(front: &Front, request: &Request<'_>, relayed: Relayed) -> Result<Homes, Problem> {
-    let (caller, client) = (request.caller, request.client);
-    let reference = relayed.members.iter().find(|(name, _)| name == "ref").map(|(_, value)| value.clone());
-    let Some(reference) = reference else { return Err(wants("ref")) };
-    let value = reference.value();
-    let renamed = |member: &str, (upstream, own): (Arc<Upstream>, String)| {
-        let mut relayed = relayed.clone();
-        let reference = set_member(&reference, member, &Value::from(own).to_string());
-        relayed.set("ref", Text::parse(&reference).expect("a member of an object was changed"));
-        (upstream, relayed)
-    };
-    if let Some(name) = value["name"].as_str() {
-        let home = lists::home_of_prompt(front, caller, client, name).await;
-        let home =
-            home.ok_or_else(|| Problem::invalid_params("unknown-tool", format!("Unknown prompt: {name}")))?;
-        return Ok(VecDeque::from([renamed("name", home)]));
-    }
-    let Some(uri) = value["uri"].as_str() else { return Err(wants("ref.uri")) };
-    let homes = lists::homes_of_uri(front, caller, client, uri).await;
-    Ok(homes.into_iter().map(|home| renamed("uri", home)).collect())
-}
-
-/// A method that only an agent and its server know: it says which server, or there is no other.
-fn custom(front: &Front, request: &Request<'_>, method: &str, relayed: &Relayed) -> Result<Homes, Problem> {
-    const META_SERVER: &str = "io.holdfast/server";
-    // Their ids would be the server's own, of which nobody knows whose they are; and calls are no custom methods.
-    if method.starts_with("tasks/") || method.starts_with("tools/") {
-        return Err(era::unknown_method(request.era, method));
-    }
-    let named = request.params.get("_meta").and_then(|meta| meta.get(META_SERVER)).and_then(Value::as_str);
-    let home = match (named, &front.upstreams.all()[..]) {
-        (Some(name), _) => front.upstreams.get(name),
-        (None, [only]) => Some(only.clone()),
-        (None, _) => None,
-    };
-    let home = home.ok_or_else(|| {
-        let mut problem = era::unknown_method(request.era, method);
-        problem.message.push_str(&format!(
-            "; to pass it on to one of several servers, name it as {META_SERVER:?} in _meta"
-        ));
-        problem
-    })?;
-    Ok(VecDeque::from([(home, relayed.clone())]))
-}
-
-/// The server of a task of its own, and its id there.
-fn of_task(front: &Front, principal: &str, id: &str) -> Option<(Arc<Upstream>, String)> {
-    let (server, rest) = id.split_once(OF)?;
-    let (mark, own) = rest.split_once(OF)?;
-    let is_theirs = bool::from(front.seal.of_task(principal, server, own).as_bytes().ct_eq(mark.as_bytes()));
-    Some((front.upstreams.get(server).filter(|_| is_theirs)?, own.to_owned()))
-}
-
-/// The id under which agents know a task of a server.
-///
-/// To the server all agents are one; whose a task is stands in its id, sealed.
-fn task_id(seal: &Seal, principal: &str, server: &str, own: &str) -> String {
-    format!("{server}{OF}{}{OF}{own}", seal.of_task(principal, server, own))
-}
-
-/// A text in which the server's id of a task, where it is one, is the agent's.
-pub(super) fn with_task_id(seal: &Seal, principal: &str, server: &str, text: &str) -> Option<String> {
-    let members = wire::members(text)?;
-    let (_, own) = members.iter().find(|(name, _)| name == "taskId")?;
-    let own: String = serde_json::from_str(own).ok()?;
-    Some(set_member(text, "taskId", &Value::from(task_id(seal, principal, server, &own)).to_string()))
 }
 
 /// A request and its conversation.
@@ -490,7 +377,7 @@ impl Exchange {
             Ok(result) => {
                 let is_task = conversation.method.starts_with("tasks/");
                 let renamed = if is_task {
-                    with_task_id(&self.front.seal, &self.principal, &conversation.server, &result)
+                    task_id::put_into(&self.front.seal, &self.principal, &conversation.server, &result)
                 } else {
                     None
                 };
@@ -578,17 +465,6 @@ fn stream_from(exchange: Exchange, link: &Arc<Link>, first: Option<Event>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tasks_keep_their_server() {
-        let seal = Seal::new(b"key");
-        let text = with_task_id(&seal, "ana", "s", r#"{"resultType":"task","taskId":"a~b","n":1.50}"#);
-        let text = text.expect("a task");
-        let mark = seal.of_task("ana", "s", "a~b");
-        assert_ne!(mark, seal.of_task("bob", "s", "a~b"));
-        assert_eq!(text, format!(r#"{{"resultType":"task","taskId":"s~{mark}~a~b","n":1.50}}"#));
-        assert_eq!(with_task_id(&seal, "ana", "s", r#"{"content":[]}"#), None);
-    }
 
     #[test]
     fn lists_say_how_long_they_are_good() {

@@ -16,13 +16,12 @@ use super::{
     levels,
     listen::Link,
     offer::{self, Offer},
-    relay,
     replay::{About, Aside, CallStream, Habit, Name, Track},
     retry::Visit,
     session::Wait,
     splice::set_member,
     state::Seal,
-    surface,
+    surface, task_id,
 };
 use crate::{
     driver::{Body, News, Receipt, Reply, Ticket},
@@ -391,7 +390,7 @@ fn with_task(seal: &Seal, principal: &str, server: &str, message: String) -> Str
         let members = wire::members(result).unwrap_or_default();
         members.iter().any(|(name, value)| name == "resultType" && *value == r#""task""#)
     };
-    match result.filter(is_task).and_then(|result| relay::with_task_id(seal, principal, server, result)) {
+    match result.filter(is_task).and_then(|result| task_id::put_into(seal, principal, server, result)) {
         Some(result) => set_member(&message, "result", &result),
         None => message,
     }

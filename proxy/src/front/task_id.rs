@@ -1,0 +1,51 @@
+//! Ids of the tasks of servers, as agents know them: they say which server it is and are good for one principal only.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use subtle::ConstantTimeEq;
+
+use super::{Front, splice::set_member, state::Seal};
+use crate::{upstream::Upstream, wire};
+
+/// Between a server's name and its own id of a task.
+const OF: char = '~';
+
+/// The server of a task of its own, and its id there.
+pub(super) fn home(front: &Front, principal: &str, id: &str) -> Option<(Arc<Upstream>, String)> {
+    let (server, rest) = id.split_once(OF)?;
+    let (mark, own) = rest.split_once(OF)?;
+    let is_theirs = bool::from(front.seal.of_task(principal, server, own).as_bytes().ct_eq(mark.as_bytes()));
+    Some((front.upstreams.get(server).filter(|_| is_theirs)?, own.to_owned()))
+}
+
+/// The id under which agents know a task of a server.
+///
+/// To the server all agents are one; whose a task is stands in its id, sealed.
+fn of(seal: &Seal, principal: &str, server: &str, own: &str) -> String {
+    format!("{server}{OF}{}{OF}{own}", seal.of_task(principal, server, own))
+}
+
+/// A text in which the server's id of a task, where it is one, is the agent's.
+pub(super) fn put_into(seal: &Seal, principal: &str, server: &str, text: &str) -> Option<String> {
+    let members = wire::members(text)?;
+    let (_, own) = members.iter().find(|(name, _)| name == "taskId")?;
+    let own: String = serde_json::from_str(own).ok()?;
+    Some(set_member(text, "taskId", &Value::from(of(seal, principal, server, &own)).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_keep_their_server() {
+        let seal = Seal::new(b"key");
+        let text = put_into(&seal, "ana", "s", r#"{"resultType":"task","taskId":"a~b","n":1.50}"#);
+        let text = text.expect("a task");
+        let mark = seal.of_task("ana", "s", "a~b");
+        assert_ne!(mark, seal.of_task("bob", "s", "a~b"));
+        assert_eq!(text, format!(r#"{{"resultType":"task","taskId":"s~{mark}~a~b","n":1.50}}"#));
+        assert_eq!(put_into(&seal, "ana", "s", r#"{"content":[]}"#), None);
+    }
+}
