@@ -5,10 +5,8 @@ use std::sync::Arc;
 use holdfast_policy::{Gate, Repeat, Reuse};
 
 use crate::{
-    entry::{
-        Accepted, Answer, Attempt, CallId, Decider, Disposition, Entry, Grant, Millis, Resolution, Shown,
-        Then, Trouble,
-    },
+    accepted::{Accepted, Disposition},
+    entry::{Answer, Attempt, CallId, Decider, Entry, Grant, Millis, Resolution, Shown, Then, Trouble},
     fingerprint::Digest,
     journal::{KeyFate, Record},
     state::{Illegal, Outcome, State},

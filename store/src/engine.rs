@@ -17,10 +17,11 @@ pub use event::{
 };
 
 use crate::{
+    accepted::{Accepted, Disposition},
     call::Call,
     entry::{
-        Accepted, Answer, AnswerKind, Attempt, CallId, Decider, Disposition, Entry, Finding, HoldClock, Loss,
-        Millis, Resolution, Then, Trouble,
+        Answer, AnswerKind, Attempt, CallId, Decider, Entry, Finding, HoldClock, Loss, Millis, Resolution,
+        Then, Trouble,
     },
     journal::KeyFate,
     register::RememberedId,

@@ -14,7 +14,8 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::{CallId, Entry, Key, KeySource, Millis},
+    accepted::{Key, KeySource},
+    entry::{CallId, Entry, Millis},
     fingerprint::{Hash32, KeyHash},
     state::State,
 };

@@ -1,6 +1,6 @@
 //! What survives a crash, and how it may change.
 //!
-//! * `entry`: facts; `state`: where they lead, and the one table of legal transitions.
+//! * `entry`: facts, of which `accepted` is the first; `state`: where they lead, and the one table of legal transitions.
 //! * `call`: the fold of a call's facts; `register`: the fold of those that belong to no call.
 //! * `engine`: call + event -> facts to write, then effects.
 //! * `journal`: the contract that `memory` and `redb` keep; `codec` is their format.
@@ -8,6 +8,7 @@
 //! Invariants: nothing here awaits, reads a clock, draws a random number or talks to the world, but for the journals,
 //! which do nothing else than keep what they are given. State is a fold of entries and never stored as the truth.
 
+mod accepted;
 mod call;
 mod chain;
 pub mod codec;
@@ -25,10 +26,11 @@ mod schema;
 mod state;
 mod text;
 
+pub use accepted::{Accepted, Caller, Disposition, Key, KeySource};
 pub use call::{Call, Hold};
 pub use entry::{
-    Accepted, Answer, AnswerKind, Attempt, CallId, Caller, Decider, Disposition, Entry, Finding, Grant,
-    HoldClock, Kept, Key, KeySource, Loss, Millis, Resolution, Shown, ShownKind, Then, Trouble,
+    Answer, AnswerKind, Attempt, CallId, Decider, Entry, Finding, Grant, HoldClock, Kept, Loss, Millis,
+    Resolution, Shown, ShownKind, Then, Trouble,
 };
 pub use fingerprint::{
     Approvable, Digest, Fingerprint, Hash32, KeyHash, NotAHash, definition_hash, fingerprint, hash_fields,

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Disposition, Entry, Resolution, Then};
+use crate::{
+    accepted::Disposition,
+    entry::{Entry, Resolution, Then},
+};
 
 /// Where a call stands. Serialised as its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

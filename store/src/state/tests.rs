@@ -6,6 +6,7 @@ use holdfast_policy::{Plan, Pointer, Preview, PreviewBy, RuleId};
 
 use super::*;
 use crate::{
+    accepted::*,
     entry::*,
     fingerprint::Hash32,
     register::{Note, RememberedId},

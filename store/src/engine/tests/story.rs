@@ -9,12 +9,13 @@ use holdfast_policy::{
 
 use crate::{
     Call, CallId, Hash32, Text,
+    accepted::Caller,
     engine::{
         Accepted, Advance, Answer, AnswerKind, Attempt, Decider, Disposition, Edited, Effect, Entry, Event,
         Failed, Loss, Millis, Now, OldProcess, Probed, Recheck, Resolution, SlotAtOnce, Standing, Step, Then,
         Trouble, Unfit, begin, begin_decided, key_fate, step, wake,
     },
-    entry::{Caller, Shown, ShownKind},
+    entry::{Shown, ShownKind},
     journal::KeyFate,
     register::RememberedId,
 };
