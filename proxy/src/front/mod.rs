@@ -8,7 +8,7 @@
 //! | `era` | revisions of MCP, and the headers they demand |
 //! | `guest` | what a legacy client said about itself |
 //! | `replay`, `resume` | events of legacy streams, and who comes back for them |
-//! | `session` | legacy sessions, which channels are alive, what can be cancelled |
+//! | `session`, `presence`, `cancel` | legacy sessions, which channels are alive, what can be cancelled |
 //! | `tools` | the list of all servers' tools |
 //! | `call`, `wait`, `respond` | `tools/call`, the wait for its answer, and the response |
 //! | `surface` | what a client is given while its call waits for a person |
@@ -28,6 +28,7 @@ mod absent;
 mod asks;
 mod body;
 mod call;
+mod cancel;
 mod deliver;
 mod era;
 mod fetch;
@@ -41,6 +42,7 @@ mod listen;
 mod lists;
 mod offer;
 mod patience;
+mod presence;
 mod problem;
 mod relay;
 mod replay;
@@ -103,8 +105,8 @@ pub(crate) struct Front {
     bridge: [u8; 32],
     sessions: Arc<session::Sessions>,
     replays: Arc<replay::Replays>,
-    presence: session::Presence,
-    waiting: Arc<session::Waiting>,
+    presence: presence::Presence,
+    waiting: Arc<cancel::Waiting>,
     asks: Arc<asks::Asks>,
     hub: Arc<hub::Hub>,
     index: lists::Index,
@@ -180,7 +182,7 @@ impl Front {
             bridge: Sha256::digest(surroundings.bridge_token).into(),
             sessions: Arc::new(sessions),
             replays: Arc::default(),
-            presence: session::Presence::default(),
+            presence: presence::Presence::default(),
             waiting: Arc::default(),
             hub,
             asks,

@@ -19,6 +19,7 @@ use super::{
     asks::{self, Put},
     body::{self, Event, Outgoing},
     call::Cancellable,
+    cancel::Wait,
     deliver,
     era::{self, Era},
     homes::{self, Homes},
@@ -27,7 +28,6 @@ use super::{
     lists,
     problem::Problem,
     rpc::Request,
-    session::Wait,
     splice::set_member,
     stream::keep_alive,
     task_id,
@@ -46,6 +46,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 const PARKED: Duration = Duration::from_secs(60 * 60);
 const MOST_PARKED: usize = 100;
 const STATE: &str = "hfr.";
+
 /// Conversations that wait for their client's next request.
 #[derive(Default)]
 pub(super) struct Parked {
