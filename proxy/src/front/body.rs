@@ -17,7 +17,7 @@ use hyper::{
 };
 
 use super::{
-    http::{Accepts, Prefers},
+    accept::{Accepts, Prefers},
     listen::Link,
     patience::{Broken, Patient},
     problem::Problem,

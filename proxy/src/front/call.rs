@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Front, absent,
+    accept::Accepts,
     body::{self, Outgoing},
     deliver::{self, Output},
     era::{self, Era},
-    http::Accepts,
     listen::Link,
     problem::Problem,
     replay::Habit,

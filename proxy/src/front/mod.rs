@@ -3,11 +3,11 @@
 //! | module | holds |
 //! |---|---|
 //! | `listen` | connections: numbers, stalls, orderly ends |
-//! | `http` | one HTTP request: which message, on whose behalf |
+//! | `http`, `accept` | one HTTP request: which message, on whose behalf, and how it wants its response |
 //! | `guard`, `visitor` | `Host` and `Origin`; principals and bridges by their tokens |
 //! | `era` | revisions of MCP, and the headers they demand |
 //! | `guest` | what a legacy client said about itself |
-//! | `replay`, `resume` | events of legacy streams, and who comes back for them |
+//! | `event_id`, `replay`, `resume` | events of legacy streams, and who comes back for them |
 //! | `session`, `presence`, `cancel` | legacy sessions, which channels are alive, what can be cancelled |
 //! | `tools` | the list of all servers' tools |
 //! | `call`, `wait`, `respond` | `tools/call`, the wait for its answer, and the response |
@@ -25,12 +25,14 @@
 //! | `body`, `patience`, `problem` | bodies and refusals |
 
 mod absent;
+mod accept;
 mod asks;
 mod body;
 mod call;
 mod cancel;
 mod deliver;
 mod era;
+mod event_id;
 mod fetch;
 mod guard;
 mod guest;

@@ -8,16 +8,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use holdfast_store::CallId;
 use tokio_util::sync::CancellationToken;
 
-use super::{asks::Put, splice::one_line, wait::Offering};
+use super::{asks::Put, event_id::Name, splice::one_line, wait::Offering};
 
 /// Events and bytes that are kept of one session, and its streams; the oldest go first.
 const EVENTS_MOST: usize = 256;
@@ -25,8 +23,6 @@ const BYTES_MOST: usize = 1 << 20;
 const STREAMS_MOST: usize = 64;
 /// Bytes that are kept of all sessions. Beyond that each session keeps its last event.
 const ALL_BYTES_MOST: usize = 32 << 20;
-/// Ids and progress tokens of requests that are longer make no resumable stream.
-const TEXT_MOST: usize = 256;
 /// After how many milliseconds a client should come back that was cut off. Clients that try twice meet a Holdfast that
 /// was restarted in between.
 const RETRY_MS: u32 = 2_000;
@@ -49,94 +45,6 @@ impl Habit {
     pub(super) fn of(protocol: &str) -> Self {
         if protocol >= "2025-11-25" { Self::Primed } else { Self::Resumes }
     }
-}
-
-/// Which stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Name {
-    /// What servers announce; one for each process.
-    Announcements(String),
-    /// The response to one `tools/call`.
-    Call(CallStream),
-}
-
-/// The response to one `tools/call`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CallStream {
-    /// The call that the request became or joined.
-    pub(super) call: CallId,
-    /// What the request was about.
-    pub(super) about: About,
-    /// The request's id, as JSON text.
-    pub(super) id: String,
-    /// Its progress token, as JSON text.
-    pub(super) progress_token: Option<String>,
-}
-
-/// What a request was about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum About {
-    /// A tool without an output schema.
-    Free,
-    /// A tool whose results are structured.
-    Structured,
-    /// `holdfast_wait`.
-    Collecting,
-}
-
-impl Name {
-    fn text(&self) -> String {
-        match self {
-            Self::Announcements(process) => format!("s.{process}"),
-            Self::Call(CallStream { call, about, id, progress_token }) => {
-                let about = match about {
-                    About::Free => "f",
-                    About::Structured => "s",
-                    About::Collecting => "w",
-                };
-                let token = progress_token.as_deref().unwrap_or_default();
-                format!("{about}.{call}.{}.{}", hex(id), hex(token))
-            }
-        }
-    }
-
-    /// The stream and the number of the event with this id; none where it is no id of ours.
-    pub(super) fn of_event(id: &str) -> Option<(Self, u64)> {
-        let (name, n) = id.rsplit_once('.')?;
-        let n = n.parse().ok()?;
-        let mut parts = name.split('.');
-        let about = match parts.next()? {
-            "s" if name.split('.').count() == 2 => {
-                return Some((Self::Announcements(parts.next()?.to_owned()), n));
-            }
-            "f" => About::Free,
-            "s" => About::Structured,
-            "w" => About::Collecting,
-            _ => return None,
-        };
-        let call = parts.next()?.parse().ok()?;
-        let (id, token) = (json(parts.next()?)?, parts.next()?);
-        let progress_token = if token.is_empty() { None } else { Some(json(token)?) };
-        parts.next().is_none().then_some((Self::Call(CallStream { call, about, id, progress_token }), n))
-    }
-}
-
-fn hex(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("writing to a string cannot fail");
-        hex
-    })
-}
-
-/// The JSON string or number that was written in hex.
-fn json(hex: &str) -> Option<String> {
-    if !hex.is_ascii() || hex.len() > 2 * TEXT_MOST {
-        return None;
-    }
-    let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok());
-    let text = String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()?;
-    let value: serde_json::Value = serde_json::from_str(&text).ok()?;
-    (value.is_string() || value.is_number()).then_some(text)
 }
 
 /// The streams of all legacy sessions.
@@ -206,12 +114,7 @@ impl Replays {
     /// Begins to carry a stream of the session behind `channel`; whoever carried it before stops. None where the name
     /// would make ids too long.
     pub(super) fn carry(self: &Arc<Self>, channel: &str, name: &Name) -> Option<Track> {
-        if let Name::Call(CallStream { id, progress_token, .. }) = name
-            && id.len().max(progress_token.as_ref().map_or(0, String::len)) > TEXT_MOST
-        {
-            return None;
-        }
-        let (text, now) = (name.text(), Carried::default());
+        let (text, now) = (name.text()?, Carried::default());
         let mut all = self.lock();
         all.clock += 1;
         let clock = all.clock;
@@ -393,7 +296,10 @@ impl Drop for Track {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_store::CallId;
+
     use super::*;
+    use crate::front::event_id::{About, CallStream, TEXT_MOST};
 
     fn call(id: &str) -> Name {
         Name::Call(CallStream {

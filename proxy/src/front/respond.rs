@@ -8,9 +8,9 @@ use futures_util::stream;
 use hyper::{Response, StatusCode};
 
 use super::{
+    accept::Accepts,
     body::{self, Event, Outgoing},
     deliver,
-    http::Accepts,
     replay::Habit,
     stream::keep_alive,
     wait::{Passed, Step, Waiting},

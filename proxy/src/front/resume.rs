@@ -12,14 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Front,
+    accept::{Accepts, Prefers},
     body::{self, Event, Outgoing},
     call::{self, Asked, Begun, Cancellable},
     deliver::{self, Output},
     era::Era,
-    http::{Accepts, Prefers, Sender},
+    event_id::{About, CallStream, Name},
+    http::Sender,
     hub::Wants,
     listen::Link,
-    replay::{About, CallStream, Name, Track},
+    replay::Track,
     respond,
     session::Listening,
     stream::{self, Announcements},

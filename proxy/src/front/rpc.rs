@@ -9,13 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Front,
+    accept::Accepts,
     body::{self, Outgoing},
     call::Cancellable,
     deliver,
     era::{self, Era, META_CLIENT},
     fetch,
     guest::Guest,
-    http::{self, Accepts},
+    http,
     hub::Wants,
     levels,
     listen::Link,

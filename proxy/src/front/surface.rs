@@ -10,11 +10,12 @@ use holdfast_store::{Call, CallId};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Front, asks,
+    Front,
+    accept::Accepts,
+    asks,
     call::{Asked, Begun},
     deliver,
     era::{self, Era, META_CAPABILITIES},
-    http::Accepts,
     retry::{Retry, Visit},
     state::{AskedFor, Pending},
     tasks,
