@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Client, Dispatch, Relayed,
-    peer::RequestId,
+    id::RequestId,
     relay::{Parcel, ROUND},
 };
 

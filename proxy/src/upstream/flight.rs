@@ -7,11 +7,12 @@ use std::sync::{
 
 use super::{
     Signal, Speaks, UNTRUSTED, Unsent, Wanted, Way,
-    instance::Shared,
+    id::RequestId,
     link::Link,
-    peer::{Listener, RequestId},
+    peer::Listener,
     relay::Parcel,
     round::{self, Going, Round},
+    shared::Shared,
 };
 
 /// A request on its way. Dropping it cancels nothing: late answers still arrive.
@@ -143,7 +144,9 @@ impl Flight {
         Arc::new(move |signal| match signal {
             Signal::Answered(answer) => match round::input_wanted(&answer.text) {
                 None => (going.listener)(Signal::Answered(answer)),
-                Some((asks, state)) => Round { going: going.clone(), link: link.clone(), number, state }.ask(asks),
+                Some((asks, state)) => {
+                    Round { going: going.clone(), link: link.clone(), number, state }.ask(asks)
+                }
             },
             signal => (going.listener)(signal),
         })
@@ -161,8 +164,10 @@ impl Flight {
         match &wanted.way {
             Way::Response(id) => link.peer().ask_again(id, round::request_id(parcel, 0), wanted, &listener),
             Way::Round { round, state } => {
-                let going = Going { flight: self.clone(), shared: shared.clone(), parcel: parcel.clone(), listener };
-                Round { going, link: link.clone(), number: *round, state: state.clone() }.ask(wanted.asks.clone());
+                let going =
+                    Going { flight: self.clone(), shared: shared.clone(), parcel: parcel.clone(), listener };
+                Round { going, link: link.clone(), number: *round, state: state.clone() }
+                    .ask(wanted.asks.clone());
             }
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use holdfast_store::Millis;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{HealthState, Speaks, Unsent, instance::Shared, link::Link};
+use super::{HealthState, Speaks, Unsent, link::Link, shared::Shared};
 use crate::{config::Patience, driver::now, times::clock};
 
 /// How often a connection is looked over, where its server is given more than that.

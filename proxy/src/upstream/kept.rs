@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Flight, Sharer, Wanted, Way,
     catalog::Catalog,
-    instance::Shared,
+    id::RequestId,
     link::{Agreed, Link, Offer},
-    peer::{Listener, RequestId},
+    peer::Listener,
     pipe::Pipe,
     process::Process,
     relay::Parcel,
+    shared::Shared,
 };
 use crate::{
     config::Share,

@@ -1,4 +1,6 @@
-//! One live connection to a server, whichever transport it uses, and how it is opened in either era.
+//! One live connection to a server, whichever transport it uses.
+
+mod begin;
 
 use std::{
     collections::BTreeSet,
@@ -7,19 +9,20 @@ use std::{
 };
 
 use holdfast_store::{Caller, Loss, Text};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::{
     sync::{oneshot, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::begin::{Agreed, NotOpen, Offer};
 use super::{
-    Refused, Relayed, Remark, Signal, Speaks, Standing, Unsent,
+    Refused, Relayed, Signal, Speaks, Standing, Unsent,
     catalog::Catalog,
-    era::{self, Era, Opening},
-    peer::{Agent, Listener, Peer, Purpose, RequestId},
+    era::Era,
+    id::RequestId,
+    peer::{Agent, Listener, Peer, Purpose},
     pipe::Pipe,
     relay::Parcel,
     web::{Post, Web},
@@ -57,69 +60,6 @@ pub(super) enum NoAnswer {
     Unsent(Unsent),
     /// The connection ended, or what came cannot be used.
     Gone(String),
-}
-
-/// Why a connection could not be opened.
-#[derive(Debug)]
-pub(super) enum NotOpen {
-    /// The server ended over the wrong beginning: a new connection that begins like this may do better.
-    Begin(Opening),
-    /// It will not do better at once.
-    Unsent(Unsent),
-}
-
-/// What the server said of itself when the connection was opened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Offer {
-    pub(super) opening: Opening,
-    /// The whole result of `initialize` or `server/discover`.
-    pub(super) about: Arc<Value>,
-}
-
-impl Offer {
-    fn new(opening: Opening, about: Value) -> Self {
-        Self { opening, about: Arc::new(about) }
-    }
-
-    /// Whether it announces changes of this list.
-    fn announces(&self, list: &str) -> bool {
-        self.about["capabilities"][list]["listChanged"] == true
-    }
-
-    /// The lists that a new process may have changed, as it would have announced them.
-    pub(super) fn changes(&self) -> impl Iterator<Item = Remark> {
-        let lists = [("prompts", "prompts"), ("resources", "resources")];
-        let offered =
-            lists.into_iter().filter(|(capability, _)| self.about["capabilities"][capability].is_object());
-        offered.map(|(_, list)| Remark { method: format!("notifications/{list}/list_changed"), params: None })
-    }
-
-    /// What a modern server is asked to tell us, as the members of a subscription.
-    fn wanted(&self, resources: &BTreeSet<String>) -> Option<String> {
-        let mut wanted = Map::new();
-        for (list, name) in [
-            ("tools", "toolsListChanged"),
-            ("prompts", "promptsListChanged"),
-            ("resources", "resourcesListChanged"),
-        ] {
-            if self.announces(list) {
-                wanted.insert(name.into(), true.into());
-            }
-        }
-        if !resources.is_empty() {
-            wanted.insert("resourceSubscriptions".into(), resources.iter().cloned().collect());
-        }
-        (!wanted.is_empty()).then(|| format!(r#""notifications":{}"#, Value::Object(wanted)))
-    }
-}
-
-/// What the next life has to know of a conversation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Agreed {
-    pub(super) era: Era,
-    pub(super) offer: Offer,
-    /// The definitions of the tools that were listed last: a server that is busy with a call may not list them for long.
-    pub(super) tools: Vec<Value>,
 }
 
 impl Link {
@@ -179,80 +119,6 @@ impl Link {
     pub(super) fn definition(&self, tool: &str) -> Option<Arc<str>> {
         let listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
         Some(listed.as_ref()?.tool(tool)?.hash.clone())
-    }
-
-    /// Agrees on an era, beginning with `first`, and with the other one if the server refuses that.
-    ///
-    /// `initialize` comes first by default: servers of either era answer it, where many old ones are mute to
-    /// `server/discover`; and a session's streams can be resumed, where a broken modern stream loses its request.
-    ///
-    /// `capabilities` is what `initialize` declares, an object text.
-    pub(super) async fn open(&self, first: Opening, capabilities: &str) -> Result<Offer, NotOpen> {
-        let refusal = match self.begin(first, capabilities).await {
-            Ok(offer) => return Ok(offer),
-            Err(NoAnswer::Refused(refusal)) if may_begin_otherwise(&refusal) => refusal,
-            Err(error) => return Err(NotOpen::Unsent(self.unsent(error))),
-        };
-        match self.begin(first.other(), capabilities).await {
-            Ok(offer) => Ok(offer),
-            Err(NoAnswer::Refused(other)) => {
-                let mut unsent = self.unsent(NoAnswer::Refused(refusal));
-                unsent.message.push_str(&format!("; and {:?} with {}", first.other(), &*other.error));
-                Err(NotOpen::Unsent(unsent))
-            }
-            // Servers of one era may end when they are spoken to in the other.
-            Err(_) if self.over().is_cancelled() => Err(NotOpen::Begin(first.other())),
-            Err(error) => Err(NotOpen::Unsent(self.unsent(error))),
-        }
-    }
-
-    async fn begin(&self, opening: Opening, capabilities: &str) -> Result<Offer, NoAnswer> {
-        match opening {
-            Opening::Initialize => self.initialize(capabilities).await,
-            Opening::Discover => self.discover().await,
-        }
-    }
-
-    async fn initialize(&self, capabilities: &str) -> Result<Offer, NoAnswer> {
-        let members = format!(
-            r#""protocolVersion":"{}","capabilities":{capabilities},"clientInfo":{}"#,
-            era::NEWEST_LEGACY,
-            era::client_info()
-        );
-        let result: Value = read(&self.request_as(&Era::Opening, "initialize", &members).await?)?;
-        let version = result["protocolVersion"].as_str().unwrap_or(era::NEWEST_LEGACY);
-        let agreed = if version == era::MODERN { Era::Modern } else { Era::Legacy(version.into()) };
-        if version != era::MODERN && !era::LEGACY.contains(&version) {
-            tracing::warn!(target: "upstream", version, "the server chose a protocol version we do not know");
-        }
-        let _ = self.era.set(agreed.clone());
-        if let Wire::Web(web) = &self.wire {
-            web.agreed(&agreed);
-        }
-        // Some servers refuse requests until they have seen this, so by HTTP it has to arrive first.
-        let initialized = wire::notification("notifications/initialized", "{}");
-        match &self.wire {
-            Wire::Pipe(pipe) => pipe.write(None, initialized),
-            Wire::Web(web) => web.clone().tell(initialized, agreed).await,
-        }
-        Ok(Offer::new(Opening::Initialize, result))
-    }
-
-    async fn discover(&self) -> Result<Offer, NoAnswer> {
-        let result: Value = read(&self.request_as(&Era::Modern, "server/discover", "").await?)?;
-        let versions = result["supportedVersions"].as_array();
-        if versions.is_some_and(|versions| !versions.iter().any(|version| version == era::MODERN)) {
-            let message = format!("server/discover names only the versions {}", result["supportedVersions"]);
-            let error = wire::error_member(wire::METHOD_NOT_FOUND, &message, None);
-            return Err(NoAnswer::Refused(Refused {
-                error,
-                code: Some(wire::METHOD_NOT_FOUND),
-                status: None,
-                retry_after_ms: None,
-            }));
-        }
-        let _ = self.era.set(Era::Modern);
-        Ok(Offer::new(Opening::Discover, result))
     }
 
     /// Keeps a way open for what the server announces, for as long as the connection lives.
@@ -531,11 +397,6 @@ impl Link {
     }
 }
 
-/// Errors of the server itself or of its gates would meet the other beginning too.
-fn may_begin_otherwise(refusal: &Refused) -> bool {
-    !matches!(refusal.status, Some(401 | 403 | 407 | 429 | 500..))
-}
-
 fn cancelled(id: RequestId, reason: &str) -> String {
     let params = format!(r#"{{"requestId":{id},"reason":{}}}"#, Value::from(reason));
     wire::notification("notifications/cancelled", &params)
@@ -550,9 +411,4 @@ impl Drop for Abandoned {
             link.withdraw(self.1, "not wanted any more");
         }
     }
-}
-
-fn read(result: &Text) -> Result<Value, NoAnswer> {
-    serde_json::from_str(result)
-        .map_err(|error| NoAnswer::Gone(format!("its answer cannot be read: {error}")))
 }

@@ -1,21 +1,21 @@
-//! The client side of JSON-RPC: our request ids, who waits for which, and what a server's messages mean for them.
+//! The client side of JSON-RPC: who waits for which, and what a server's messages mean for them.
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, OnceLock, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use holdfast_store::{Answer, AnswerKind, Attempt, CallId, Caller, Hash32, Loss, Text, hash_fields};
+use holdfast_store::{Caller, Loss, Text};
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use super::{Ask, Audiences, Origin, Question, Refused, Remark, Said, Signal, Wanted, Way};
+use super::{
+    Ask, Audiences, Origin, Question, Remark, Said, Signal, Wanted, Way, id::RequestId, outcome::outcome,
+};
 use crate::wire::{self, Envelope};
 
 /// Who hears what a request brings. Called from the task that reads the connection: it must not block.
@@ -25,68 +25,6 @@ pub(super) type Listener = Arc<dyn Fn(Signal) + Send + Sync>;
 const REMEMBERED: usize = 256;
 /// Withdrawn requests that are kept waiting: servers need not answer those, so they would pile up.
 const WITHDRAWN: usize = 1024;
-
-/// The JSON-RPC id of a request of ours, and its progress token.
-///
-/// That of an attempt follows from its call, so that the answer is known again after a restart. Others start from the
-/// clock, so that a server which outlives us does not see one twice. All stay below 2^53, which is what servers written
-/// in JavaScript can tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct RequestId(u64);
-
-/// Marks the ids of calls; the clock comes so far in the year 2058.
-const CALL: u64 = 1 << 52;
-
-impl RequestId {
-    /// Of an attempt of a call.
-    pub(super) fn of(call: CallId, attempt: Attempt) -> Self {
-        Self::call(hash_fields("holdfast/request", &[&call.bytes(), &attempt.0.to_be_bytes()]))
-    }
-
-    /// Of an attempt that the server wants to be sent again, with what it asked for.
-    pub(super) fn of_round((call, attempt): (CallId, Attempt), round: u32) -> Self {
-        if round == 0 {
-            return Self::of(call, attempt);
-        }
-        let (attempt, round) = (attempt.0.to_be_bytes(), round.to_be_bytes());
-        Self::call(hash_fields("holdfast/round", &[&call.bytes(), &attempt, &round]))
-    }
-
-    fn call(hash: Hash32) -> Self {
-        let first = hash.0.first_chunk().expect("a hash has more bytes");
-        Self(CALL | (u64::from_be_bytes(*first) >> 12))
-    }
-
-    /// Whether it is that of an attempt of a call.
-    pub(super) fn is_call(self) -> bool {
-        self.0 & CALL != 0
-    }
-
-    pub(super) fn number(self) -> u64 {
-        self.0
-    }
-
-    pub(super) fn fresh() -> Self {
-        static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| {
-            const JANUARY_2024_MS: u64 = 1_704_067_200_000;
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
-            // 4096 ids for each millisecond: we cannot use them up faster than the clock makes new ones.
-            AtomicU64::new((now.saturating_sub(JANUARY_2024_MS) << 12) + rand::random_range(0..4096))
-        });
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// The id in a server's message. Some servers turn numbers into strings.
-    pub(super) fn read(raw: &str) -> Option<Self> {
-        raw.trim_matches('"').parse().ok().map(Self)
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// What a request is for: only those of agents keep an otherwise idle server alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -519,40 +457,4 @@ impl Table {
             self.withdrawn.remove(at);
         }
     }
-}
-
-/// What a response says.
-fn outcome(message: &Envelope<'_>) -> Signal {
-    match (message.error, message.result) {
-        (Some(error), _) => Signal::Refused(refused(error)),
-        (None, Some(result)) => {
-            Signal::Answered(Answer { kind: kind(result.get()), text: Text::from(result) })
-        }
-        // `"result": null` and no result at all look alike; either way the server is done with the request.
-        (None, None) => Signal::Answered(Answer { kind: AnswerKind::Result, text: Text::of(&Value::Null) }),
-    }
-}
-
-/// An `error` member as a refusal.
-pub(super) fn refused(error: &RawValue) -> Refused {
-    #[derive(Deserialize)]
-    struct Code {
-        code: Value,
-    }
-    let code = serde_json::from_str::<Code>(error.get()).ok().and_then(|error| error.code.as_i64());
-    Refused { error: Text::from(error), code, status: None, retry_after_ms: None }
-}
-
-fn kind(result: &str) -> AnswerKind {
-    #[derive(Deserialize)]
-    struct Flag<'a> {
-        #[serde(borrow, default, rename = "isError")]
-        is_error: Option<&'a RawValue>,
-    }
-    let is_error = match serde_json::from_str::<Flag<'_>>(result) {
-        Ok(flag) => flag.is_error.is_some_and(|raw| raw.get() == "true"),
-        // Not an object, or a name twice: the generic reader knows.
-        Err(_) => serde_json::from_str::<Value>(result).is_ok_and(|value| value["isError"] == true),
-    };
-    if is_error { AnswerKind::ToolError } else { AnswerKind::Result }
 }

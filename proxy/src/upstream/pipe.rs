@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Signal, Unsent,
+    id::RequestId,
     lines::{Line, Lines},
-    peer::{Peer, RequestId},
+    peer::Peer,
     process::{LastWords, Process},
     stage::{Handed, Message, Way},
     unread::{Bookmarks, Unread},

@@ -13,7 +13,7 @@ use holdfast_store::{Text, hash_fields};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::peer::RequestId;
+use super::id::RequestId;
 
 /// One thing that is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn what_is_taken_back_is_not_answered() {
-        let question = Question::new(None, wanted("a", response()), Box::new(|_| panic!("nobody wants to know")));
+        let question =
+            Question::new(None, wanted("a", response()), Box::new(|_| panic!("nobody wants to know")));
         question.answered_by(|_, _| panic!("nobody wants to know"));
         question.take_back();
         question.answer(Vec::new());
@@ -199,8 +200,11 @@ mod tests {
     fn whoever_comes_first_tells_the_server_when_it_is_time() {
         let (tell, told) = std::sync::mpsc::channel();
         let (keep, kept) = std::sync::mpsc::channel();
-        let question =
-            Question::new(None, wanted("a", response()), Box::new(move |_| tell.send(()).expect("it is heard")));
+        let question = Question::new(
+            None,
+            wanted("a", response()),
+            Box::new(move |_| tell.send(()).expect("it is heard")),
+        );
         question.answered_by(move |answers, respond| keep.send((answers, respond)).expect("it is heard"));
         question.answer(Vec::new());
         assert!(told.try_recv().is_err());

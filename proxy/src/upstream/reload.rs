@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Client, HealthState, Sharer, Speaks, Upstream, Upstreams,
-    instance::{Instance, Shared},
+    instance::Instance,
     server::{Door, Instances, stop_all},
+    shared::Shared,
 };
 use crate::config::{ServerConfig, Share, Transport};
 

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use super::{
     Answers, Ask, Bookmark, Flight, Question, Refused, Said, Signal, Wanted, Way,
     flight::trusted,
-    instance::Shared,
+    id::RequestId,
     link::Link,
-    peer::{Listener, RequestId},
+    peer::Listener,
     relay::{Parcel, ROUND},
+    shared::Shared,
 };
 use crate::wire;
 

@@ -19,12 +19,13 @@ use super::{
     Signal, Speaks, Tool, Unsent, Wanted, Way,
     catalog::Catalog,
     flight::Flight,
-    instance::{For, Instance, Keep, START_LIMIT, Shared},
+    instance::{For, Instance, Keep, START_LIMIT},
     kept::Again,
     link::Offer,
     peer::Listener,
     relay::Parcel,
     round::{Going, Round, once_begun},
+    shared::Shared,
 };
 use crate::{
     config::{ServerConfig, Share, Transport},
@@ -278,7 +279,9 @@ impl Upstream {
         let shared = self.shared();
         let parcel = Parcel::Call(Arc::new(dispatch));
         match (&shared.config().transport, wanted) {
-            (Transport::Stdio { .. }, _) => shared.estate.again(&shared, &parcel, meant, wanted, Arc::from(on)),
+            (Transport::Stdio { .. }, _) => {
+                shared.estate.again(&shared, &parcel, meant, wanted, Arc::from(on))
+            }
             (Transport::Http { .. }, Some((wanted, false))) => {
                 self.ask_again(&shared, parcel, wanted, Arc::from(on)).map_or(Again::Unknown, Again::Awaited)
             }

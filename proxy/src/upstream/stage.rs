@@ -19,7 +19,7 @@ use rustix::pipe::{SpliceFlags, splice};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::peer::RequestId;
+use super::id::RequestId;
 use crate::{
     driver::now,
     keeper::{Mark, Sent, Stage},

@@ -36,8 +36,10 @@ use super::{
     Refused, Signal, Unsent,
     era::{self, Era},
     headers::{header_text, retry_after_ms},
+    id::RequestId,
     oauth::{Challenge, Outcome},
-    peer::{Peer, RequestId, refused},
+    outcome::refused,
+    peer::Peer,
     pipe::LONGEST_MESSAGE_BYTES,
 };
 use crate::wire::{self, Envelope};

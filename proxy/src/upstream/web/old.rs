@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{Post, Web, content_type, in_full, stream::Place};
 use crate::{
-    upstream::{Refused, Signal, Unsent, era::Era, peer::RequestId},
+    upstream::{Refused, Signal, Unsent, era::Era, id::RequestId},
     wire,
 };
 

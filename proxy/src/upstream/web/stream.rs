@@ -21,8 +21,8 @@ use super::{Web, content_type, in_full, too_long};
 use crate::upstream::{
     Signal,
     era::Era,
+    id::RequestId,
     link::{LONGEST_PAUSE, SHORTEST_PAUSE},
-    peer::RequestId,
     pipe::LONGEST_MESSAGE_BYTES,
 };
 
