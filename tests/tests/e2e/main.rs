@@ -4,6 +4,7 @@
 
 mod add;
 mod api_fuzz;
+mod asked;
 mod bad_input;
 mod bridge;
 mod browser;

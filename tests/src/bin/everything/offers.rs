@@ -121,6 +121,11 @@ fn working() -> Vec<Value> {
             &json!({ "ms": number(), "steps": number(), "mark": text() }),
         ),
         tool("touch_resource", "changes a resource", &json!({ "uri": text() })),
+        tool(
+            "asked_effect",
+            "asks, and then does something that must not be done twice",
+            &json!({ "reference": text(), "ms": number() }),
+        ),
         tool("effect", "does something that must not be done twice", &json!({ "reference": text() })),
         tool("say_custom", "says something that no specification has", &json!({ "word": text() })),
         tool("word_for_word", "answers with this result, word for word", &json!({ "result": text() })),

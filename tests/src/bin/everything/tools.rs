@@ -194,6 +194,10 @@ fn asking(ask: &Ask, name: &str) -> Outcome {
             });
             (questions, Some(json!({ "asked": 3 })))
         }
+        "asked_effect" => {
+            let question = form("Shall it be done?", &one("ok", "boolean"), &["ok"]);
+            (json!({ "confirm": question }), Some(json!({ "asked": "confirm" })))
+        }
         "test_input_required_result_multi_round" => return rounds_of_two(ask, given.as_ref()),
         "test_input_required_result_capabilities" => {
             (within(&ask.capabilities()), Some(json!({ "asked": "some" })))
@@ -209,8 +213,19 @@ fn asking(ask: &Ask, name: &str) -> Outcome {
     }
     Ok(match rounds::ask(ask, &questions, state)? {
         Round::Again(result) => result.into(),
+        Round::Answers(answers) if name == "asked_effect" => asked_effect(ask, &answers["confirm"]).into(),
         Round::Answers(answers) => answered(name, &answers).into(),
     })
+}
+
+/// Does it, takes `ms` more, and then tells.
+fn asked_effect(ask: &Ask, confirmed: &Value) -> Value {
+    if confirmed["content"]["ok"] != true {
+        return failed("not confirmed");
+    }
+    let done = effect(ask);
+    ask.pause(ask.argument("ms").as_u64().unwrap_or(0));
+    done
 }
 
 fn answered(name: &str, answers: &Value) -> Value {
