@@ -3,6 +3,7 @@
 mod http;
 mod oauth;
 mod old;
+mod rounds;
 mod stdio;
 
 use std::{sync::Arc, time::Duration};

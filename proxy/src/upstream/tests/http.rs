@@ -26,22 +26,22 @@ use super::*;
 use crate::upstream::HealthState;
 
 /// What a request looked like to the server.
-struct Seen {
+pub(super) struct Seen {
     method: Method,
     headers: HeaderMap,
     body: Value,
 }
 
 impl Seen {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("plain text"))
     }
 
-    fn rpc(&self) -> &str {
+    pub(super) fn rpc(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
     }
 
-    fn result(&self, result: Value) -> Response<Body> {
+    pub(super) fn result(&self, result: Value) -> Response<Body> {
         json_response(json!({"jsonrpc": "2.0", "id": self.body["id"], "result": result}))
     }
 
@@ -57,7 +57,7 @@ fn json_response(body: Value) -> Response<Body> {
         .expect("valid")
 }
 
-fn status(code: u16) -> Response<Body> {
+pub(super) fn status(code: u16) -> Response<Body> {
     Response::builder().status(code).body(Body::empty()).expect("valid")
 }
 
@@ -76,7 +76,7 @@ fn event(message: Value) -> String {
 type Answerer = Arc<dyn Fn(&Seen) -> Response<Body> + Send + Sync>;
 
 /// Serves one address with `answer`, and returns the address.
-async fn serve(answer: impl Fn(&Seen) -> Response<Body> + Send + Sync + 'static) -> SocketAddr {
+pub(super) async fn serve(answer: impl Fn(&Seen) -> Response<Body> + Send + Sync + 'static) -> SocketAddr {
     let handle = |State(answer): State<Answerer>, method: Method, headers: HeaderMap, body: Bytes| async move {
         answer(&Seen { method, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
     };
@@ -107,7 +107,7 @@ async fn legacy(answer: impl Fn(&Seen) -> Response<Body> + Send + Sync + 'static
     .await
 }
 
-fn web(address: SocketAddr) -> ServerConfig {
+pub(super) fn web(address: SocketAddr) -> ServerConfig {
     let headers = vec![("Authorization".to_owned(), "Bearer secret".to_owned())];
     config(Transport::Http { url: format!("http://{address}/mcp"), headers }, Share::All)
 }
