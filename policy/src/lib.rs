@@ -53,6 +53,7 @@ pub use pointer::{NoPointer, NoRoom, Pointer};
 pub use retry::{Earlier, Failure, Next, next};
 pub use rule::{Defaults, Effect, Idempotency, Mode, Repeat, Rule, RuleId, RulePlaces, Settings};
 pub use source::{
-    Document, OrOff, Place, Problem, Section, Severity, parse_duration, parse_rate, parse_size, show_duration,
+    Document, Dollar, OrOff, Place, Problem, Replaced, Section, Severity, Variable, parse_duration,
+    parse_rate, parse_size, replace_dollars, show_duration,
 };
 pub use template::{BadTemplate, KeyTemplate, MissingPointer, Template, look_into};

@@ -17,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use section::{OrOff, Section};
 pub use units::{parse_duration, parse_rate, parse_size, show_duration};
+pub use variables::{Dollar, Replaced, Variable, replace_dollars};
 
 /// Whether a file with this problem may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

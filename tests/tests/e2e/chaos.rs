@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_tests::{Bridge, Ran, World, eventually};
+use holdfast_tests::{Bridge, Ran, Served, World, eventually};
 use serde_json::Value;
 
 use dice::Dice;
@@ -35,18 +35,30 @@ fn rounds(usual: usize) -> usize {
 
 type Payments = Vec<(Payment, Heard)>;
 
-#[test]
-fn agents_over_http_are_paid_for_once() {
-    let (seed, rounds) = (Dice::seed(), rounds(30));
-    let _told = Told(seed);
-    let world = World::empty();
+/// What became of sixteen agents who paid over HTTP while Holdfast was killed.
+struct Paid<'a> {
+    world: &'a World,
+    heard: Payments,
+    lived: Duration,
+    kills: String,
+    tally: Tally,
+    address: String,
+    served: Served,
+}
+
+fn pay_over_http(
+    world: &World,
+    seed: u64,
+    rounds: usize,
+    kept: fn(Option<Served>) -> Keeper,
+    place: fn(usize) -> Place,
+) -> Paid<'_> {
     // An address that nobody's outgoing connection takes while `serve` is away, so that it finds its ports again.
     let host = format!("127.{}.{}.{}", 1 + seed % 250, 1 + (seed >> 8) % 250, 1 + (seed >> 16) % 250);
-    payment::configure(&world, [&format!("{host}:0"), &format!("{host}:0")]);
+    payment::configure(world, [&format!("{host}:0"), &format!("{host}:0")]);
     let served = world.serve();
-    payment::configure(&world, [&served.mcp, &served.inbox]);
+    payment::configure(world, [&served.mcp, &served.inbox]);
     let address = served.mcp.clone();
-
     let (over, tally) = (AtomicBool::new(false), Tally::default());
     let begun = Instant::now();
     let (heard, killer) = thread::scope(|scope| {
@@ -58,19 +70,34 @@ fn agents_over_http_are_paid_for_once() {
             })
             .collect();
         let _stop = Stop(&over);
-        let mut killer = Killer::new(&world, Dice::of(seed, 1_000), Keeper::Killer(Some(served)));
-        (0..rounds).for_each(|round| killer.round(Place::of_round(round)));
+        let mut killer = Killer::new(world, Dice::of(seed, 1_000), kept(Some(served)));
+        (0..rounds).for_each(|round| killer.round(place(round)));
         over.store(true, Ordering::Relaxed);
         let heard: Payments = agents.into_iter().flat_map(|agent| agent.join().expect("no panic")).collect();
         (heard, killer)
     });
-    let lived = begun.elapsed();
-    world.heal();
-    ask_named_again(&address, seed, &heard, &tally);
-    let summary = Summary { title: "http", seed, lived, kills: format!("{:?}", killer.kills) };
+    let (lived, kills) = (begun.elapsed(), format!("{:?}", killer.kills));
     let served = killer.into_served().expect("it is there after each round");
-    judge(&world, &heard, &summary, &format!("{tally:?}"));
-    served.stop();
+    Paid { world, heard, lived, kills, tally, address, served }
+}
+
+impl Paid<'_> {
+    fn judge(&self, title: &'static str, seed: u64) -> audit::Found {
+        let summary = Summary { title, seed, lived: self.lived, kills: self.kills.clone() };
+        judge(self.world, &self.heard, &summary, &format!("{:?}", self.tally))
+    }
+}
+
+#[test]
+fn agents_over_http_are_paid_for_once() {
+    let (seed, rounds) = (Dice::seed(), rounds(30));
+    let _told = Told(seed);
+    let world = World::empty();
+    let paid = pay_over_http(&world, seed, rounds, Keeper::Killer, Place::of_round);
+    world.heal();
+    ask_named_again(&paid.address, seed, &paid.heard, &paid.tally);
+    paid.judge("http", seed);
+    paid.served.stop();
     verify(&world);
 }
 
@@ -79,42 +106,15 @@ fn agents_get_their_answers_although_holdfast_is_killed() {
     let (seed, rounds) = (Dice::seed(), rounds(30));
     let _told = Told(seed);
     let world = World::empty();
-    let host = format!("127.{}.{}.{}", 1 + seed % 250, 1 + (seed >> 8) % 250, 1 + (seed >> 16) % 250);
-    payment::configure(&world, [&format!("{host}:0"), &format!("{host}:0")]);
-    let served = world.serve();
-    payment::configure(&world, [&served.mcp, &served.inbox]);
-    let address = served.mcp.clone();
-    let (over, tally) = (AtomicBool::new(false), Tally::default());
-    let begun = Instant::now();
-    let (heard, killer) = thread::scope(|scope| {
-        let agents: Vec<_> = (0..AGENTS)
-            .map(|who| {
-                let mut payer = Payer::new(&address, who, Dice::of(seed, who as u64), &tally);
-                let over = &over;
-                scope.spawn(move || pay(who, over, |payment| payment.heard(&payer.insist(payment))))
-            })
-            .collect();
-        let _stop = Stop(&over);
-        let mut killer = Killer::new(&world, Dice::of(seed, 1_000), Keeper::Kept(Some(served)));
-        (0..rounds).for_each(|round| killer.round(Place::of_crash(round)));
-        over.store(true, Ordering::Relaxed);
-        let heard: Payments = agents.into_iter().flat_map(|agent| agent.join().expect("no panic")).collect();
-        (heard, killer)
-    });
-    let summary = Summary {
-        title: "http, servers kept",
-        seed,
-        lived: begun.elapsed(),
-        kills: format!("{:?}", killer.kills),
-    };
-    let served = killer.into_served().expect("it is there after each round");
-    let found = judge(&world, &heard, &summary, &format!("{tally:?}"));
-    let unknown = heard.iter().filter(|(_, heard)| matches!(heard, Heard::Unknown { .. })).count();
+    let paid = pay_over_http(&world, seed, rounds, Keeper::Kept, Place::of_crash);
+    let found = paid.judge("http, servers kept", seed);
+    let unknown = paid.heard.iter().filter(|(_, heard)| matches!(heard, Heard::Unknown { .. })).count();
+    let tally = &paid.tally;
     let interrupted = tally.again.load(Ordering::Relaxed) - tally.hung_up.load(Ordering::Relaxed);
     let doubtful = unknown.max(found.in_doubt);
     assert!(doubtful * 1_000 <= interrupted, "{doubtful} of {interrupted} interrupted payments are in doubt");
     assert_eq!(world.processes_of("bank").len(), 1, "the bank was never started again, and is alone");
-    assert!(served.stop().success());
+    assert!(paid.served.stop().success());
     eventually("nobody is left", || world.processes().is_empty());
     verify(&world);
 }

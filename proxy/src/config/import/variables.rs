@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use holdfast_policy::{Dollar, Replaced, Variable, replace_dollars};
+
 /// What texts of a file may refer to.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
@@ -25,39 +27,20 @@ pub(super) enum Bare {
 /// Message and hint.
 pub(super) type Fault = (String, String);
 
-/// Expands `text`. What a variable holds is not expanded again.
+/// Expands `text`.
 pub(super) fn expand(text: &str, scope: Scope<'_>) -> Result<String, Fault> {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        expanded.push_str(&rest[..at]);
-        rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix("$${") {
-            expanded.push_str("${");
-            rest = after;
-            continue;
-        }
-        let braced = rest.strip_prefix("${").and_then(|inside| Some((inside, inside.find('}')?)));
-        if let Some((inside, end)) = braced {
-            expanded.push_str(&braces(&inside[..end], scope)?);
-            rest = &inside[end + 1..];
-        } else if let Some((value, length)) = bare(rest, scope) {
-            expanded.push_str(&value);
-            rest = &rest[length..];
-        } else {
-            // As clients do: what is no variable is text.
-            expanded.push('$');
-            rest = &rest[1..];
-        }
-    }
-    expanded.push_str(rest);
-    Ok(expanded)
+    replace_dollars(text, |dollar| match dollar {
+        Dollar::Braced(inside) => Ok(Some((braces(inside, scope)?, 0))),
+        Dollar::Bare(rest) => Ok(bare(rest, scope)),
+        // As clients do: what is no variable is text.
+        Dollar::Unclosed => Ok(None),
+    })
 }
 
-fn bare(text: &str, scope: Scope<'_>) -> Option<(String, usize)> {
-    let name: String = text[1..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-    let counts = scope.bare == Bare::Variable && is_name(&name);
-    Some(((scope.vars)(&name).filter(|_| counts)?, name.len() + 1))
+fn bare(rest: &str, scope: Scope<'_>) -> Replaced {
+    let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    let counts = scope.bare == Bare::Variable && Variable::is_name(&name);
+    Some(((scope.vars)(&name).filter(|_| counts)?, name.len()))
 }
 
 fn braces(inside: &str, scope: Scope<'_>) -> Result<String, Fault> {
@@ -75,20 +58,13 @@ fn braces(inside: &str, scope: Scope<'_>) -> Result<String, Fault> {
         return input(id, scope);
     }
     let inside = inside.strip_prefix("env:").unwrap_or(inside);
-    let (name, default) = match inside.split_once(":-") {
-        Some((name, default)) => (name, Some(default)),
-        None => (inside, None),
-    };
-    if !is_name(name) {
+    let Some(named) = Variable::read(inside) else {
         let message = format!("`${{{inside}}}` means something to its editor only");
         return Err((message, "write the value itself, or an environment variable: ${NAME}".to_owned()));
-    }
-    match default {
-        Some(default) => {
-            let given = (scope.vars)(name).filter(|value| !value.is_empty());
-            Ok(given.unwrap_or_else(|| default.to_owned()))
-        }
-        None => variable(name, scope),
+    };
+    match named.default {
+        Some(_) => Ok(named.value(scope.vars).unwrap_or_default()),
+        None => variable(named.name, scope),
     }
 }
 
@@ -122,9 +98,4 @@ fn input(id: &str, scope: Scope<'_>) -> Result<String, Fault> {
             format!("`${{input:{id}}}` is asked by VS Code in its window, which Holdfast cannot do");
         (message, format!("set the environment variable {name} to the answer where holdfast runs"))
     })
-}
-
-fn is_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
