@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::uri;
 
-/// Bytes of content that are shown at most.
+/// Bytes of content that are shown at most, where answers may be larger than that.
 const PREVIEW: usize = 32 << 10;
 /// Bytes up to which other members stay.
 const MEMBER_MOST: usize = 4 << 10;
@@ -40,7 +40,7 @@ fn result(members: Map<String, Value>, kept: Kept, most: u64) -> Value {
         let size = value.to_string().len();
         match name.as_str() {
             "content" => {
-                let (shown, words) = preview(&value);
+                let (shown, words) = preview(&value, most);
                 blocks = shown;
                 left_out.extend(words);
                 told.insert(name, Value::Null);
@@ -66,9 +66,9 @@ fn result(members: Map<String, Value>, kept: Kept, most: u64) -> Value {
 }
 
 /// The first blocks, the last one of them cut where it is text; and what is missing, in words.
-fn preview(content: &Value) -> (Vec<Value>, Vec<String>) {
+fn preview(content: &Value, most: u64) -> (Vec<Value>, Vec<String>) {
     let Some(blocks) = content.as_array() else { return (Vec::new(), vec!["its content".to_owned()]) };
-    let (mut shown, mut words, mut room) = (Vec::new(), Vec::new(), PREVIEW);
+    let (mut shown, mut words, mut room) = (Vec::new(), Vec::new(), room(most));
     for (at, block) in blocks.iter().enumerate() {
         let size = block.to_string().len();
         if size <= room {
@@ -93,9 +93,13 @@ fn preview(content: &Value) -> (Vec<Value>, Vec<String>) {
     (shown, words)
 }
 
+fn room(most: u64) -> usize {
+    usize::try_from(most).map_or(PREVIEW, |most| most.min(PREVIEW))
+}
+
 fn error(error: &Value, kept: Kept, most: u64) -> Value {
     let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
-    let first = &message[..message.floor_char_boundary(MEMBER_MOST)];
+    let first = &message[..message.floor_char_boundary(MEMBER_MOST.min(room(most)))];
     let left_out = ["what else the error says".to_owned()];
     let message = format!("{first}\n{}", note(kept, most, &left_out));
     json!({
@@ -164,6 +168,15 @@ mod tests {
         assert_eq!(content[2]["uri"], format!("holdfast://answers/{}", "07".repeat(32)));
         assert_eq!(content[2]["size"], 5_000_000);
         assert_eq!(told.get("isError"), None);
+    }
+
+    #[test]
+    fn where_less_is_told_in_one_piece_less_is_shown() {
+        let value = json!({ "content": [{ "type": "text", "text": large() }] });
+        let told =
+            told(&Answer { kind: AnswerKind::Result, text: Text::of(&value) }, KEPT, 1_000).text.value();
+        let shown = told["content"][0]["text"].as_str().expect("text");
+        assert!((997..=1_000).contains(&shown.len()), "{}", shown.len());
     }
 
     #[test]

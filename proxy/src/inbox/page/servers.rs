@@ -34,6 +34,9 @@ use crate::{
     upstream::Tool,
 };
 
+/// A list of more tools is folded, so that the next server is not pages away.
+const FOLDED_FROM: usize = 20;
+
 /// Query of `GET /servers`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -61,7 +64,9 @@ pub(super) async fn show<D: Desk>(
         flash: inbox.page.sessions.flash(&session, &wanted.flash),
         watch: Watch::Everything,
     };
-    let servers = inbox.desk.servers();
+    let mut servers = inbox.desk.servers();
+    // What needs somebody comes first; the rest stays as it is configured.
+    servers.sort_by_key(|server| !matches!(server.state.as_str(), "down" | "hung"));
     let waiting = register::listed(&inbox.desk).into_iter().filter(|view| view.state == Trust::Changed);
     let waiting: Vec<_> = waiting.collect();
     let body = html! {
@@ -153,8 +158,11 @@ fn card(server: &ServerHealth, tools: Option<&Vec<Tool>>, policy: &Policy, now: 
             @match tools {
                 None => { p.note { "Its tools are not known yet: it has not listed them." } }
                 Some(tools) => {
-                    ul.tools {
-                        @for tool in tools { (line(&server.name, tool, policy)) }
+                    details data-key={ "tools-" (server.name) } open[tools.len() <= FOLDED_FROM] {
+                        summary { (counted(tools.len(), "tool")) }
+                        ul.tools {
+                            @for tool in tools { (line(&server.name, tool, policy)) }
+                        }
                     }
                 }
             }
