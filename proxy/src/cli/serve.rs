@@ -31,7 +31,7 @@ use crate::{
     notify::Notifier,
     reload::{self, Files, Reloads},
     report::Report,
-    upstream::Upstreams,
+    upstream::{Threads, Upstreams},
 };
 
 /// How long calls in flight may take to end after a signal to stop.
@@ -171,11 +171,11 @@ async fn agents(front: Arc<Front>, listener: TcpListener, stop: CancellationToke
 
 /// The servers, with those that were kept since an earlier life.
 async fn upstreams(store: &Path, config: &Config) -> Arc<Upstreams> {
-    let (keeper, kept) = match config.store.keep_servers_ms.map(Duration::from_millis) {
+    let kept = match config.store.keep_servers_ms.map(Duration::from_millis) {
         Some(unclaimed) => Keeper::find(keeper::Place::beside(store, unclaimed)).await,
         None => (Keeper::within(), Vec::new()),
     };
-    Upstreams::start_kept(&config.servers, keeper, kept)
+    Upstreams::start_kept(&config.servers, kept, Threads::beside(store))
 }
 
 fn cannot_start(what: impl Into<String>, way_out: impl Into<String>) -> Failure {

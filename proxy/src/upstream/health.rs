@@ -81,7 +81,7 @@ pub(super) async fn watch(shared: &Shared, link: &Link, pulse: &Pulse) -> GivenU
         pulse.reset();
         tracing::info!(target: "upstream", server = &*shared.name, "the server answers again");
         shared.report(HealthState::Up, None);
-        shared.changed.send_modify(|changes| *changes += 1);
+        shared.common.changed.send_modify(|changes| *changes += 1);
     }
 }
 

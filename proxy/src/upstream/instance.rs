@@ -21,6 +21,7 @@ use super::{
     client,
     era::Opening,
     health::{self, Pulse},
+    kept,
     link::{Link, NotOpen, Offer},
     shared::Shared,
 };
@@ -287,11 +288,14 @@ impl Instance {
 
     /// Opens a connection, and a second one if the server wants to be begun with in the other way.
     async fn open(&self, shared: &Shared) -> Result<(Link, Offer), (Unsent, Option<Link>)> {
-        if let Some(running) = shared.estate.running(&self.for_whom.sharer) {
-            return Ok(running);
+        let For { sharer, speaks, .. } = &self.for_whom;
+        if let Some((link, offer)) = shared.estate.running(sharer, *speaks) {
+            if !link.has_headers() || self.lists_tools(shared, &link).await {
+                return Ok((link, offer));
+            }
+            tokio::spawn(kept::end_when_idle(link));
         }
         shared.report(HealthState::Starting, None);
-        let For { sharer, speaks, .. } = &self.for_whom;
         let mut link = shared.link(sharer).await.map_err(|unsent| (unsent, None))?;
         let mut opened = self.agree(shared, &link, shared.opening(*speaks)).await;
         if let Err(NotOpen::Begin(opening)) = opened {
@@ -306,6 +310,20 @@ impl Instance {
             Err(NotOpen::Begin(_)) => {
                 Err((Unsent { code: "upstream-unreachable", message: link.cause() }, Some(link)))
             }
+        }
+    }
+
+    /// Whether a session of an earlier life still exists: its server lists its tools in it.
+    async fn lists_tools(&self, shared: &Shared, link: &Link) -> bool {
+        tokio::select! {
+            listed = timeout(START_LIMIT, Catalog::fetch(link, &shared.name)) => match listed {
+                Ok(Ok(catalog)) => {
+                    shared.listed(link, catalog);
+                    true
+                }
+                Ok(Err(_)) | Err(_) => false,
+            },
+            () = self.stop.cancelled() => false,
         }
     }
 
@@ -335,13 +353,13 @@ impl Instance {
         self.answers.store(0, Ordering::Relaxed);
         self.vain.store(0, Ordering::Relaxed);
         shared.report(HealthState::Up, None);
-        link.note(&offer).await;
+        self.note(&link, &offer).await;
         if self.lives.fetch_add(1, Ordering::Relaxed) > 0 {
             shared.restarted();
         }
         self.status.send_replace(Status::Up(link.clone(), offer.clone()));
         let origin = Origin { server: shared.name.clone(), sharer: self.for_whom.sharer.clone() };
-        if let Some(audience) = shared.audiences.get() {
+        if let Some(audience) = shared.common.audiences.get() {
             tokio::spawn(link.clone().restore(offer.clone(), audience.standing(&origin)));
             if self.lives.load(Ordering::Relaxed) > 1 {
                 offer.changes().for_each(|remark| audience.remarked(&origin, &remark));
@@ -358,7 +376,7 @@ impl Instance {
                     break;
                 }
                 () = link.peer().list_changed.notified() => tokio::select! {
-                    () = relist(shared, &link) => link.note(&offer).await,
+                    () = relist(shared, &link) => self.note(&link, &offer).await,
                     () = link.over().cancelled() => break,
                     () = self.stop.cancelled() => break,
                 },
@@ -378,6 +396,10 @@ impl Instance {
         shared.report(HealthState::Down, Some(&cause));
         let of_use = opened.elapsed() >= HEALTHY || self.answers.load(Ordering::Relaxed) > 0;
         if of_use { Life::OfUse } else { Life::Short }
+    }
+
+    async fn note(&self, link: &Link, offer: &Offer) {
+        link.note(offer, &self.for_whom.sharer, self.for_whom.speaks).await;
     }
 }
 

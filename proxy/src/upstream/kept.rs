@@ -1,5 +1,7 @@
 //! What outlived an earlier life of ours: servers that still run, and the answers that they owe.
 
+mod conversation;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -8,8 +10,9 @@ use std::{
 use holdfast_store::Millis;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::conversation::end_when_idle;
 use super::{
-    Flight, Sharer, Wanted, Way,
+    Flight, Sharer, Speaks, Wanted, Way,
     catalog::Catalog,
     id::RequestId,
     link::{Agreed, Link, Offer},
@@ -18,6 +21,7 @@ use super::{
     process::Process,
     relay::Parcel,
     shared::Shared,
+    threads::Number,
 };
 use crate::{
     config::Share,
@@ -28,9 +32,11 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Estate {
     /// By whose they are; each is opened once.
-    running: Mutex<HashMap<Sharer, (Link, Offer)>>,
+    running: Mutex<HashMap<(Sharer, Speaks), (Link, Offer)>>,
     /// By their numbers, for answers that they owe.
     debtors: Mutex<HashMap<u64, Link>>,
+    /// Those by HTTP, by the numbers of their sessions.
+    conversations: Mutex<HashMap<Number, Link>>,
     /// Those that are not what the configuration says: a new one must not meet them.
     leaving: tokio::sync::Mutex<Vec<Kept>>,
 }
@@ -52,7 +58,7 @@ impl Estate {
         shared: &Shared,
         kept: Vec<Kept>,
         ready: &CancellationToken,
-    ) -> Vec<Sharer> {
+    ) -> Vec<(Sharer, Speaks)> {
         let mut sharers = Vec::new();
         for kept in kept {
             match agreed(shared, &kept).filter(|(sharer, _)| !sharers.contains(sharer)) {
@@ -69,7 +75,8 @@ impl Estate {
                 }
             }
         }
-        sharers
+        let processes = sharers.into_iter().map(|sharer| (sharer, Speaks::Legacy));
+        processes.chain(self.take_over_sessions(shared, ready)).collect()
     }
 
     fn resume(
@@ -80,7 +87,7 @@ impl Estate {
         ready: &CancellationToken,
     ) -> bool {
         let Kept { about, ends, hold } = kept;
-        let process = match Process::of(about.server, &shared.keeper, hold, ends) {
+        let process = match Process::of(about.server, &shared.common.keeper, hold, ends) {
             Ok(process) => process,
             Err(error) => {
                 tracing::warn!(target: "upstream", server = &*shared.name, %error, "a running server could not be taken over");
@@ -93,13 +100,13 @@ impl Estate {
         link.peer().list_changed.notify_one();
         tracing::info!(target: "upstream", server = &*shared.name, pid = about.pid, "a running server was taken over");
         lock(&self.debtors).insert(about.number, link.clone());
-        lock(&self.running).insert(sharer.clone(), (link, agreed.offer.clone()));
+        lock(&self.running).insert((sharer.clone(), Speaks::Legacy), (link, agreed.offer.clone()));
         true
     }
 
-    /// The running server of this sharer, once.
-    pub(super) fn running(&self, sharer: &Sharer) -> Option<(Link, Offer)> {
-        lock(&self.running).remove(sharer)
+    /// The running server of this sharer, once; by HTTP, the conversation with it.
+    pub(super) fn running(&self, sharer: &Sharer, speaks: Speaks) -> Option<(Link, Offer)> {
+        lock(&self.running).remove(&(sharer.clone(), speaks))
     }
 
     /// Resolves when those are gone that are not wanted.
@@ -121,7 +128,8 @@ impl Estate {
     ) -> Again {
         let Parcel::Call(dispatch) = parcel else { return Again::Unknown };
         let Some(attempt) = dispatch.attempt else { return Again::Unknown };
-        let sent = |round| shared.keeper.sent().fate(RequestId::of_round(attempt, round).number(), meant);
+        let sent =
+            |round| shared.common.keeper.sent().fate(RequestId::of_round(attempt, round).number(), meant);
         let mut round = wanted.map_or(0, |(wanted, _)| wanted.way.round());
         let mut number = match sent(round) {
             Fate::Never if wanted.is_none() => return Again::NeverSent,
@@ -157,23 +165,29 @@ impl Estate {
     /// Everybody who may be owed an answer has said so.
     pub(super) fn settled(&self) {
         lock(&self.debtors).clear();
+        lock(&self.conversations).clear();
     }
 }
 
 /// What was agreed with a server that is still the one that the configuration means, and whose it is.
 fn agreed(shared: &Shared, kept: &Kept) -> Option<(Sharer, Agreed)> {
     let about = &kept.about;
-    let sharer = match (shared.config().share, about.sharer.split_once(':')) {
-        (Share::All, None) => Sharer::All,
-        (Share::Session, Some((CHANNEL, channel))) => Sharer::Channel(channel.into()),
-        (Share::Principal, Some((PRINCIPAL, principal))) => Sharer::Principal(principal.into()),
-        _ => return None,
-    };
+    let sharer = sharer_of(shared.config().share, &about.sharer)?;
     if shared.recipe(&sharer)?.fingerprint != about.fingerprint {
         return None;
     }
     // One that was not spoken to to the end of its beginning has done nothing yet.
     Some((sharer, serde_json::from_value(about.note.clone()?).ok()?))
+}
+
+/// Who has this name, as servers are shared now.
+fn sharer_of(share: Share, name: &str) -> Option<Sharer> {
+    match (share, name.split_once(':')) {
+        (Share::All, None) => Some(Sharer::All),
+        (Share::Session, Some((CHANNEL, channel))) => Some(Sharer::Channel(channel.into())),
+        (Share::Principal, Some((PRINCIPAL, principal))) => Some(Sharer::Principal(principal.into())),
+        _ => None,
+    }
 }
 
 const CHANNEL: &str = "channel";

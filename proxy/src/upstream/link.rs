@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use self::begin::{Agreed, NotOpen, Offer};
 use super::{
-    Refused, Relayed, Signal, Speaks, Standing, Unsent,
+    Refused, Relayed, Sharer, Signal, Speaks, Standing, Unsent,
     catalog::Catalog,
     era::Era,
     id::RequestId,
@@ -84,13 +84,21 @@ impl Link {
     /// Takes up a conversation that an earlier life began, with what was agreed in it.
     pub(super) fn resume(pipe: Arc<Pipe>, agreed: &Agreed) -> Self {
         let link = Self::pipe(pipe);
-        let _ = link.era.set(agreed.era.clone());
+        link.agree(&agreed.era);
         link
     }
 
-    /// Lets the next life know what is agreed, where it can take this conversation up.
-    pub(super) async fn note(&self, offer: &Offer) {
-        let Wire::Pipe(pipe) = &self.wire else { return };
+    /// This was agreed on. There is one agreement for each connection.
+    pub(super) fn agree(&self, era: &Era) {
+        let _ = self.era.set(era.clone());
+    }
+
+    /// Lets the next life know what is agreed, where it can take this conversation up, and whose it is.
+    pub(super) async fn note(&self, offer: &Offer, sharer: &Sharer, speaks: Speaks) {
+        let pipe = match &self.wire {
+            Wire::Pipe(pipe) => pipe,
+            Wire::Web(web) => return web.note(&self.era(), offer, sharer, speaks),
+        };
         let tools = {
             let listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
             listed.iter().flat_map(|listed| &*listed.tools).map(|tool| tool.definition.clone()).collect()
@@ -107,6 +115,14 @@ impl Link {
         let purpose = Purpose::Agent(Agent::of(caller));
         if !self.peer().register(id, listener.clone(), purpose) {
             listener(Signal::Lost(Loss::Disconnected, self.cause()));
+        }
+    }
+
+    /// Asks for the answer to a request of an earlier life, from what comes after this event on.
+    pub(super) fn take_up(&self, id: RequestId, caller: &Caller, listener: Listener, event: &str) {
+        self.await_again(id, caller, listener);
+        if let Wire::Web(web) = &self.wire {
+            web.take_up(id, event, self.era());
         }
     }
 

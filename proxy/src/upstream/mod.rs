@@ -26,6 +26,7 @@ mod shared;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod unread;
 mod web;
 
@@ -44,7 +45,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::audience::Audiences;
+use self::{audience::Audiences, shared::Common};
 pub(crate) use self::{
     audience::{Audience, Origin, Remark, Sharer, Standing},
     client::{Client, Speaks},
@@ -56,6 +57,7 @@ pub(crate) use self::{
     relay::Relayed,
     reload::Fate,
     server::Upstream,
+    threads::Threads,
     unread::Bookmark,
 };
 use crate::{
@@ -89,10 +91,7 @@ pub(crate) struct Upstreams {
     away: Mutex<HashMap<String, Arc<Upstream>>>,
     /// What is being ended because the configuration has changed.
     leaving: TaskTracker,
-    changed: watch::Sender<u64>,
-    judge: Judge,
-    audiences: Audiences,
-    keeper: Arc<Keeper>,
+    common: Common,
     /// What servers of an earlier life say is heard.
     ready: CancellationToken,
     stopped: CancellationToken,
@@ -103,31 +102,38 @@ impl Upstreams {
     /// Needs a tokio runtime.
     /// They end with this process; [`Upstreams::start_kept`] has them outlive it.
     pub(crate) fn start(servers: &[ServerConfig]) -> Arc<Self> {
-        Self::start_kept(servers, Keeper::within(), Vec::new())
+        Self::start_kept(servers, (Keeper::within(), Vec::new()), Threads::none())
     }
 
-    /// The same, with what the keeper has kept of an earlier life. What those servers say is heard once
-    /// [`Upstreams::recovered`] was called.
-    pub(crate) fn start_kept(servers: &[ServerConfig], keeper: Arc<Keeper>, kept: Vec<Kept>) -> Arc<Self> {
-        let (changed, judge, audiences) = (watch::Sender::new(0), Judge::default(), Audiences::default());
+    /// The same, with what is left of an earlier life: what the keeper has kept, and what was noted of conversations by
+    /// HTTP. What those servers say is heard once [`Upstreams::recovered`] was called.
+    pub(crate) fn start_kept(
+        servers: &[ServerConfig],
+        (keeper, kept): (Arc<Keeper>, Vec<Kept>),
+        threads: Arc<Threads>,
+    ) -> Arc<Self> {
+        let common = Common {
+            changed: watch::Sender::new(0),
+            judge: Judge::default(),
+            audiences: Audiences::default(),
+            keeper,
+            threads,
+        };
         let ready = CancellationToken::new();
         let mut kept = kept::by_server(kept);
         let start = |server: &ServerConfig| {
             let kept = kept.remove(&server.name).unwrap_or_default();
-            let (changed, judge, audiences) = (changed.clone(), judge.clone(), audiences.clone());
-            Upstream::start(server, changed, judge, audiences, keeper.clone(), (kept, &ready))
+            Upstream::start(server, common.clone(), (kept, &ready))
         };
         let all = servers.iter().map(start).collect();
         kept::dismiss(kept.into_values().flatten());
+        common.threads.forget_the_rest();
         let upstreams = Arc::new(Self {
             all: RwLock::new(all),
             away: Mutex::default(),
             leaving: TaskTracker::new(),
-            keeper,
+            common,
             ready,
-            changed: changed.clone(),
-            judge: judge.clone(),
-            audiences: audiences.clone(),
             stopped: CancellationToken::new(),
         });
         tokio::spawn(sweep(upstreams.clone()));
@@ -137,7 +143,7 @@ impl Upstreams {
     /// From now on nothing is sent that the next life would not know of. To be called when the clock is right, and before
     /// anything is sent.
     pub(crate) fn recovering(&self, now: Millis) {
-        self.keeper.sent().complete_from(now);
+        self.common.keeper.sent().complete_from(now);
     }
 
     /// All unfinished calls were read back: what servers of an earlier life say finds them.
@@ -161,33 +167,35 @@ impl Upstreams {
 
     /// A number that grows whenever the list of tools of any server has changed.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+        self.common.changed.subscribe()
     }
 
     /// From now on `judge` says which tools are trusted.
     pub(crate) fn judged_by(&self, judge: Weak<dyn Trust>) {
         // Whoever was first stays.
-        let _ = self.judge.set(judge);
+        let _ = self.common.judge.set(judge);
     }
 
     /// From now on `audience` hears what servers say that belongs to no request.
     pub(crate) fn heard_by(&self, audience: Weak<dyn Audience>) {
-        self.audiences.set(audience);
+        self.common.audiences.set(audience);
     }
 
     /// What agents may see of the lists has changed, although no list has.
     pub(crate) fn touch(&self) {
-        self.changed.send_modify(|count| *count += 1);
+        self.common.changed.send_modify(|count| *count += 1);
     }
 
     /// Ends all servers: stdin is closed, after 3 s their groups get SIGTERM, after 3 more SIGKILL. What is in flight
     /// then is lost, so those who care wait for it first.
     pub(crate) async fn stop(&self) {
         self.stopped.cancel();
+        self.common.threads.leave();
         futures_util::future::join_all(self.all().iter().map(|upstream| upstream.stop())).await;
         self.leaving.close();
         self.leaving.wait().await;
-        self.keeper.stop().await;
+        self.common.keeper.stop().await;
+        self.common.threads.written().await;
     }
 }
 

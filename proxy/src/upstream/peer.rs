@@ -137,6 +137,12 @@ impl Peer {
         table.waiting.iter().filter(|(id, one)| is_call(one) && !table.withdrawn.contains(id)).count()
     }
 
+    /// Whether the server waits for the answer to any question.
+    pub(super) fn is_asked(&self) -> bool {
+        let open = |question: &Weak<Question>| question.upgrade().is_some_and(|question| question.is_open());
+        self.table().asked.values().any(open)
+    }
+
     /// How many messages came.
     pub(super) fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)

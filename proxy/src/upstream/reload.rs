@@ -67,14 +67,7 @@ impl Upstreams {
                     (upstream, fate)
                 }
                 None => (
-                    Upstream::start(
-                        server,
-                        self.changed.clone(),
-                        self.judge.clone(),
-                        self.audiences.clone(),
-                        self.keeper.clone(),
-                        (Vec::new(), &self.ready),
-                    ),
+                    Upstream::start(server, self.common.clone(), (Vec::new(), &self.ready)),
                     Some(Fate::Added),
                 ),
             };
@@ -103,13 +96,7 @@ impl Upstreams {
             let transport =
                 Transport::Stdio { command: String::new(), args: Vec::new(), env: Vec::new(), cwd: None };
             let config = ServerConfig::plain(name.to_owned(), transport);
-            let mut shared = Shared::new(
-                config,
-                self.changed.clone(),
-                self.judge.clone(),
-                self.audiences.clone(),
-                self.keeper.clone(),
-            );
+            let mut shared = Shared::new(config, self.common.clone());
             shared.identity = identity.into();
             Upstream::absent(shared)
         };
@@ -135,13 +122,7 @@ impl Upstreams {
             old.configure(config.clone());
             return Some(Fate::Adjusted);
         }
-        let shared = Arc::new(Shared::new(
-            config.clone(),
-            self.changed.clone(),
-            self.judge.clone(),
-            self.audiences.clone(),
-            self.keeper.clone(),
-        ));
+        let shared = Arc::new(Shared::new(config.clone(), self.common.clone()));
         if was_open && shared.identity == old.identity {
             // Another header or variable: most likely the same tools, which agents need not miss meanwhile.
             shared.inherit(&old);

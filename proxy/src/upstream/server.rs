@@ -8,15 +8,12 @@ use std::{
 
 use holdfast_store::{Answer, Caller, Millis, Trouble};
 use serde_json::Value;
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Audiences, Authorizer, Client, Dispatch, Health, HealthState, Judge, RECONFIGURED, Relayed, Sharer,
-    Signal, Speaks, Tool, Unsent, Wanted, Way,
+    Authorizer, Client, Dispatch, Health, HealthState, RECONFIGURED, Relayed, Sharer, Signal, Speaks, Tool,
+    Unsent, Wanted, Way,
     catalog::Catalog,
     flight::Flight,
     instance::{For, Instance, Keep, START_LIMIT},
@@ -25,11 +22,11 @@ use super::{
     peer::Listener,
     relay::Parcel,
     round::{Going, Round, once_begun},
-    shared::Shared,
+    shared::{Common, Shared},
 };
 use crate::{
     config::{ServerConfig, Share, Transport},
-    keeper::{Keeper, Kept},
+    keeper::Kept,
     wire,
 };
 
@@ -63,20 +60,17 @@ impl Upstream {
     /// Needs a tokio runtime. A server that all share is started at once, so that its tools are known soon.
     pub(super) fn start(
         config: &ServerConfig,
-        changed: watch::Sender<u64>,
-        judge: Judge,
-        audiences: Audiences,
-        keeper: Arc<Keeper>,
+        common: Common,
         (kept, ready): (Vec<Kept>, &CancellationToken),
     ) -> Arc<Self> {
-        let shared = Arc::new(Shared::new(config.clone(), changed, judge, audiences, keeper));
+        let shared = Arc::new(Shared::new(config.clone(), common));
         let upstream = Arc::new(Self {
             name: shared.name.clone(),
             shared: RwLock::new(shared.clone()),
             instances: Mutex::new(Instances::none(Door::Open)),
         });
-        for sharer in shared.estate.take_over(&shared, kept, ready) {
-            upstream.instances().of(sharer, Speaks::Legacy, &shared, &Client::unknown()).want();
+        for (sharer, speaks) in shared.estate.take_over(&shared, kept, ready) {
+            upstream.instances().of(sharer, speaks, &shared, &Client::unknown()).want();
         }
         if config.share == Share::All {
             upstream.instances().of(Sharer::All, Speaks::Legacy, &shared, &Client::unknown());
@@ -278,15 +272,16 @@ impl Upstream {
     ) -> Again {
         let shared = self.shared();
         let parcel = Parcel::Call(Arc::new(dispatch));
+        let on: Listener = Arc::from(on);
+        let is_round = wanted.is_some_and(|(wanted, _)| matches!(wanted.way, Way::Round { .. }));
         match (&shared.config().transport, wanted) {
-            (Transport::Stdio { .. }, _) => {
-                shared.estate.again(&shared, &parcel, meant, wanted, Arc::from(on))
+            (Transport::Stdio { .. }, _) => shared.estate.again(&shared, &parcel, meant, wanted, on),
+            (Transport::Http { .. }, Some((wanted, false))) if is_round => {
+                self.ask_again(&shared, parcel, wanted, on).map_or(Again::Unknown, Again::Awaited)
             }
-            (Transport::Http { .. }, Some((wanted, false))) => {
-                self.ask_again(&shared, parcel, wanted, Arc::from(on)).map_or(Again::Unknown, Again::Awaited)
-            }
-            // Of what was sent over the network there is no log.
-            (Transport::Http { .. }, _) => Again::Unknown,
+            // It may have been sent on, and of that nothing is left.
+            (Transport::Http { .. }, _) if is_round => Again::Unknown,
+            (Transport::Http { .. }, _) => shared.estate.take_up(&shared, &parcel, wanted, on),
         }
     }
 

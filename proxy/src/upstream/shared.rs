@@ -20,12 +20,24 @@ use super::{
     peer::Peer,
     pipe::Pipe,
     process::{Command, LastWords, Process},
+    threads::{Number, Session, Threads},
     web::{Address, Web},
 };
 use crate::{
     config::{Http, ServerConfig, Transport},
     keeper::{Keeper, Recipe},
 };
+
+/// What all servers share.
+#[derive(Clone)]
+pub(super) struct Common {
+    /// Counts changes of any server's list.
+    pub(super) changed: watch::Sender<u64>,
+    pub(super) judge: Judge,
+    pub(super) audiences: Audiences,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) threads: Arc<Threads>,
+}
 
 /// What all instances of a server share.
 pub(super) struct Shared {
@@ -36,16 +48,12 @@ pub(super) struct Shared {
     pub(super) identity: Arc<str>,
     pub(super) catalog: RwLock<Option<Arc<Catalog>>>,
     pub(super) health: Mutex<Health>,
-    /// Counts changes of any server's list.
-    pub(super) changed: watch::Sender<u64>,
     /// How the server was last begun with successfully, for agents of each era.
     openings: Mutex<Openings>,
     address: OnceLock<Result<Arc<Address>, String>>,
-    judge: Judge,
-    pub(super) audiences: Audiences,
+    pub(super) common: Common,
     /// Of the latest processes, the newest last.
     words: Mutex<VecDeque<Arc<LastWords>>>,
-    pub(super) keeper: Arc<Keeper>,
     pub(super) estate: Estate,
 }
 
@@ -56,13 +64,7 @@ struct Openings {
 }
 
 impl Shared {
-    pub(super) fn new(
-        config: ServerConfig,
-        changed: watch::Sender<u64>,
-        judge: Judge,
-        audiences: Audiences,
-        keeper: Arc<Keeper>,
-    ) -> Self {
+    pub(super) fn new(config: ServerConfig, common: Common) -> Self {
         let health = Health { state: HealthState::Idle, since: now(), last_error: None, restarts: 0 };
         Self {
             name: config.name.as_str().into(),
@@ -70,13 +72,10 @@ impl Shared {
             config: RwLock::new(Arc::new(config)),
             catalog: RwLock::new(None),
             health: Mutex::new(health),
-            changed,
             openings: Mutex::new(Openings { legacy: Opening::Initialize, modern: Opening::Discover }),
             address: OnceLock::new(),
-            judge,
-            audiences,
+            common,
             words: Mutex::default(),
-            keeper,
             estate: Estate::default(),
         }
     }
@@ -129,7 +128,7 @@ impl Shared {
 
     /// Whether anything may be sent to this tool as it is defined at the other end of `link`.
     pub(super) fn trusts(&self, link: &Link, tool: &str) -> bool {
-        let judge = self.judge.get().and_then(Weak::upgrade);
+        let judge = self.common.judge.get().and_then(Weak::upgrade);
         let defined = judge.zip(link.definition(tool));
         defined.is_none_or(|(judge, hash)| judge.trusts(&self.name, tool, &hash))
     }
@@ -153,7 +152,7 @@ impl Shared {
             tracing::info!(target: "upstream", server = &*self.name, tools = catalog.tools.len(), "tools listed");
             *current = Some(catalog);
             drop(current);
-            self.changed.send_modify(|changes| *changes += 1);
+            self.common.changed.send_modify(|changes| *changes += 1);
         }
     }
 
@@ -237,7 +236,7 @@ impl Shared {
     /// What hears one of its connections.
     pub(super) fn peer(&self, sharer: &Sharer) -> Peer {
         let origin = Origin { server: self.name.clone(), sharer: sharer.clone() };
-        Peer::new(origin, self.audiences.clone())
+        Peer::new(origin, self.common.audiences.clone())
     }
 
     pub(super) async fn link(&self, sharer: &Sharer) -> Result<Link, Unsent> {
@@ -245,7 +244,7 @@ impl Shared {
         let peer = self.peer(sharer);
         if let Some(recipe) = self.recipe(sharer) {
             self.estate.cleared().await;
-            let process = Process::start(&self.keeper, recipe).await;
+            let process = Process::start(&self.common.keeper, recipe).await;
             let process = process.map_err(|what| failed("upstream-spawn-failed", what))?;
             self.hears(&process.last_words);
             let ready = CancellationToken::new();
@@ -259,9 +258,18 @@ impl Shared {
                 let address = self
                     .address(url, headers, &config.http)
                     .map_err(|what| failed("upstream-unreachable", what))?;
-                Ok(Link::web(Web::new(peer, address)))
+                Ok(Link::web(Web::new(peer, address, self.common.threads.clone())))
             }
         }
+    }
+
+    /// A conversation by HTTP that an earlier life began; none where the configuration has no way to it any more.
+    pub(super) fn resume(&self, number: Number, session: &Session, sharer: &Sharer) -> Option<Link> {
+        let config = self.config();
+        let Transport::Http { url, headers } = &config.transport else { return None };
+        let address = self.address(url, headers, &config.http).ok()?;
+        let web = Web::new(self.peer(sharer), address, self.common.threads.clone());
+        web.resume(number, session).then(|| Link::web(web)).inspect(|link| link.agree(&session.era))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 mod old;
+mod resume;
 mod stream;
 
 use std::{
@@ -41,6 +42,7 @@ use super::{
     outcome::refused,
     peer::Peer,
     pipe::LONGEST_MESSAGE_BYTES,
+    threads::{Number, Threads},
 };
 use crate::wire::{self, Envelope};
 
@@ -78,10 +80,13 @@ pub(super) struct Web {
     /// What answers to the server's questions are dressed in.
     era: OnceLock<Era>,
     cause: OnceLock<String>,
+    /// What the next life will know of it, and under which number.
+    threads: Arc<Threads>,
+    number: OnceLock<Number>,
 }
 
 impl Web {
-    pub(super) fn new(peer: Peer, address: Arc<Address>) -> Arc<Self> {
+    pub(super) fn new(peer: Peer, address: Arc<Address>, threads: Arc<Threads>) -> Arc<Self> {
         let web = Arc::new(Self {
             peer: Arc::new(peer),
             address,
@@ -93,6 +98,8 @@ impl Web {
             over: CancellationToken::new(),
             era: OnceLock::new(),
             cause: OnceLock::new(),
+            threads,
+            number: OnceLock::new(),
         });
         let (way, runtime) = (Arc::downgrade(&web), tokio::runtime::Handle::current());
         web.peer.answers_by(Box::new(move |message| {
@@ -113,9 +120,15 @@ impl Web {
     /// Sends a request that is registered with the peer. It ends with a signal, whatever happens.
     pub(super) fn send(self: &Arc<Self>, id: RequestId, text: String, post: Post) {
         let web = self.clone();
+        self.run(id, async move { web.exchange(id, text, &post).await });
+    }
+
+    /// Does what a request needs, for as long as the request is not aborted.
+    fn run(self: &Arc<Self>, id: RequestId, work: impl Future<Output = ()> + Send + 'static) {
+        let web = self.clone();
         let mut running = self.running.lock().expect("nothing panics while it holds the map");
         let task = tokio::spawn(async move {
-            web.exchange(id, text, &post).await;
+            work.await;
             web.running.lock().expect("nothing panics while it holds the map").remove(&id);
         });
         running.insert(id, task.abort_handle());
@@ -166,9 +179,15 @@ impl Web {
     pub(super) async fn stop(&self, era: &Era) {
         const LIMIT: Duration = Duration::from_secs(2);
         self.retire("the connection was closed");
+        if self.is_left_to_the_next() {
+            return;
+        }
         if self.session.get().is_some() && !self.session_over.swap(true, Ordering::Relaxed) {
             let request = || self.address.client.delete(self.address.url.clone()).headers(self.common(era));
             let _ = timeout(LIMIT, self.signed(request)).await;
+        }
+        if let Some(number) = self.number.get() {
+            self.threads.over(*number);
         }
         let running =
             std::mem::take(&mut *self.running.lock().expect("nothing panics while it holds the map"));

@@ -127,7 +127,7 @@ impl Link {
         if version != era::MODERN && !era::LEGACY.contains(&version) {
             tracing::warn!(target: "upstream", version, "the server chose a protocol version we do not know");
         }
-        let _ = self.era.set(agreed.clone());
+        self.agree(&agreed);
         if let Wire::Web(web) = &self.wire {
             web.agreed(&agreed);
         }
@@ -153,7 +153,7 @@ impl Link {
                 retry_after_ms: None,
             }));
         }
-        let _ = self.era.set(Era::Modern);
+        self.agree(&Era::Modern);
         Ok(Offer::new(Opening::Discover, result))
     }
 }

@@ -1,5 +1,7 @@
 //! Servers by streamable HTTP.
 
+mod resumed;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,

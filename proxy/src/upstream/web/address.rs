@@ -17,6 +17,8 @@ use crate::{config::OAuth, upstream::Authorizer};
 /// Where a server is, and how it is spoken to. Shared by its connections, and with it the pool of sockets.
 pub(in crate::upstream) struct Address {
     pub(super) server: Arc<str>,
+    /// Its URL, as the configuration has it.
+    pub(super) identity: Box<str>,
     pub(super) url: Url,
     pub(super) client: Client,
     pub(super) headers: HeaderMap,
@@ -34,6 +36,7 @@ impl Address {
         url: &str,
         headers: &[(String, String)],
     ) -> Result<Self, String> {
+        let identity = url.into();
         let url: Url = url.parse().map_err(|error| format!("its url cannot be read: {error}"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("its url has the scheme `{}`; write http or https", url.scheme()));
@@ -48,7 +51,7 @@ impl Address {
         }
         map.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         let client = client(&url).map_err(|error| format!("no HTTP client for it: {}", in_full(&error)))?;
-        Ok(Self { server, url, client, headers: map, old: AtomicBool::new(false), auth: None })
+        Ok(Self { server, identity, url, client, headers: map, old: AtomicBool::new(false), auth: None })
     }
 
     /// It may want OAuth.

@@ -11,7 +11,7 @@ use std::{
 use futures_util::StreamExt as _;
 use holdfast_store::Loss;
 use reqwest::{
-    Response,
+    Response, StatusCode,
     header::{ACCEPT, HeaderName, HeaderValue},
 };
 use sse_stream::SseByteStream;
@@ -34,25 +34,49 @@ const REFUSED: u32 = 2;
 /// How long a stream is read on after its answer, so that its connection can be used again.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
+/// How often at most the next life is told how far a stream has come. It need not know each event: the server replays
+/// what comes after the one that it knows.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
 /// Where a stream can be taken up again.
 #[derive(Default)]
 pub(super) struct Place {
     last_event: Option<HeaderValue>,
     retry: Option<Duration>,
     events: u64,
+    noted: Option<Instant>,
+}
+
+impl Place {
+    /// Where an earlier life left off.
+    pub(super) fn after(event: &str) -> Self {
+        Self { last_event: HeaderValue::try_from(event).ok(), ..Self::default() }
+    }
 }
 
 impl Web {
     /// Reads the stream that carries the answer to `id`.
     pub(super) async fn follow(self: &Arc<Self>, id: RequestId, response: Response, era: &Era) {
         let mut place = Place::default();
-        let mut end = self.hear_out(response, &mut place, era, Some(id)).await;
+        let end = self.hear_out(response, &mut place, era, Some(id)).await;
+        self.follow_on(id, place, end, era).await;
+    }
+
+    /// Asks for the rest of a stream that has come to this `end`, as long as the answer to `id` is missing.
+    pub(super) async fn follow_on(
+        self: &Arc<Self>,
+        id: RequestId,
+        mut place: Place,
+        mut end: End,
+        era: &Era,
+    ) {
         let (mut fruitless, mut refused) = (0, 0);
         while self.peer.is_waiting(id) {
             // In the modern era a broken stream is the end of its request.
             let resumable = matches!(era, Era::Legacy(_)) && place.last_event.is_some();
             let given_up = fruitless == RESUMPTIONS || refused == REFUSED || self.session_is_over();
             if !resumable || given_up || end == End::TooLong {
+                self.note_done(id);
                 return self.peer.settle(id, self.broken(&end, fruitless));
             }
             let soon = Duration::from_millis(200) * 2u32.pow(fruitless);
@@ -65,6 +89,10 @@ impl Web {
                     end = self.hear_out(response, &mut place, era, Some(id)).await;
                 }
                 Ok(response) if self.means_expired(response.status()) => self.expire(),
+                // The server may not have noticed yet that the earlier connection is gone.
+                Ok(response) if may_pass(response.status()) => {
+                    end = End::Broken(format!("it was not resumed: HTTP {}", response.status()));
+                }
                 Ok(response) => {
                     end = End::Broken(format!("it was not resumed: HTTP {}", response.status()));
                     fruitless = RESUMPTIONS;
@@ -77,6 +105,7 @@ impl Web {
             }
             fruitless = if place.events > seen { 0 } else { fruitless + 1 };
         }
+        self.note_done(id);
     }
 
     /// Keeps the standing stream open, by which a legacy server tells what nobody asked for, where it offers one.
@@ -182,6 +211,22 @@ impl Web {
             {
                 self.hear(&data, era, answers);
             }
+            if let Some(id) = answers.filter(|id| id.is_call()) {
+                self.note_progress(id, place);
+            }
+        }
+    }
+
+    /// Lets the next life know how far the stream has come. What is not answered yet has to be heard again: the answer
+    /// itself, which is not durable yet, and what the server wants to know.
+    fn note_progress(&self, id: RequestId, place: &mut Place) {
+        let due = place.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY);
+        if let Some(last) = place.last_event.as_ref().filter(|_| due)
+            && self.peer.is_waiting(id)
+            && !self.peer.is_asked()
+        {
+            self.note_place(id, last);
+            place.noted = Some(Instant::now());
         }
     }
 
@@ -208,6 +253,11 @@ pub(super) enum End {
     Closed,
     Broken(String),
     TooLong,
+}
+
+/// Whether a stream that is refused with this status may be had a little later.
+fn may_pass(status: StatusCode) -> bool {
+    status == StatusCode::CONFLICT || status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
 fn is_events(response: &Response) -> bool {
