@@ -172,8 +172,13 @@ impl World {
 
     /// `everything ARGS` by HTTP, writing here what it sees.
     pub fn http_everything(&self, args: &[&str]) -> HttpServer {
+        self.http_everything_at("127.0.0.1:0", args)
+    }
+
+    /// The same, at this address.
+    pub fn http_everything_at(&self, address: &str, args: &[&str]) -> HttpServer {
         let mut command = self.command(&binaries::everything());
-        HttpServer::start(command.args(["--http", "127.0.0.1:0", "--dir", "."]).args(args))
+        HttpServer::start(command.args(["--http", address, "--dir", "."]).args(args))
     }
 
     /// `holdfast ARGS` here.

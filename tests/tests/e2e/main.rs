@@ -35,6 +35,7 @@ mod questions;
 mod reissues;
 mod reload;
 mod remember;
+mod resumed;
 mod servers;
 mod sessions;
 mod streams;

@@ -123,10 +123,14 @@ fn working() -> Vec<Value> {
         tool("touch_resource", "changes a resource", &json!({ "uri": text() })),
         tool(
             "asked_effect",
-            "asks, and then does something that must not be done twice",
+            "asks, and then does what `effect` does",
             &json!({ "reference": text(), "ms": number() }),
         ),
-        tool("effect", "does something that must not be done twice", &json!({ "reference": text() })),
+        tool(
+            "effect",
+            "does something that must not be done twice, and says so `ms` later",
+            &json!({ "reference": text(), "ms": number() }),
+        ),
         tool("say_custom", "says something that no specification has", &json!({ "word": text() })),
         tool("word_for_word", "answers with this result, word for word", &json!({ "result": text() })),
         tool(

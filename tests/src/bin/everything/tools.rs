@@ -147,6 +147,10 @@ fn touch(ask: &Ask) -> Value {
 fn effect(ask: &Ask) -> Value {
     let reference = ask.argument("reference").as_str().unwrap_or("none");
     ask.everything.write("effects", reference);
+    if let Some(ms) = ask.argument("ms").as_u64() {
+        ask.progress(&json!(0), &json!(1), "done, and not said yet");
+        ask.pause(ms);
+    }
     said(format!("done: {reference}"))
 }
 
@@ -218,14 +222,8 @@ fn asking(ask: &Ask, name: &str) -> Outcome {
     })
 }
 
-/// Does it, takes `ms` more, and then tells.
 fn asked_effect(ask: &Ask, confirmed: &Value) -> Value {
-    if confirmed["content"]["ok"] != true {
-        return failed("not confirmed");
-    }
-    let done = effect(ask);
-    ask.pause(ask.argument("ms").as_u64().unwrap_or(0));
-    done
+    if confirmed["content"]["ok"] == true { effect(ask) } else { failed("not confirmed") }
 }
 
 fn answered(name: &str, answers: &Value) -> Value {
