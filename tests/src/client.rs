@@ -209,6 +209,12 @@ impl Client {
         self.post(method, &message.to_string(), None);
     }
 
+    /// Answers what the server asks by its request of this id.
+    pub fn respond(&mut self, id: &Value, result: Value) {
+        let reply = json!({ "jsonrpc": "2.0", "id": id, "result": result });
+        self.post("", &reply.to_string(), None);
+    }
+
     /// Takes a request back, as this era and transport do that.
     pub fn cancel(&mut self, id: i64) {
         if let (Speaks::Modern, Way::Http { open, .. }) = (self.speaks, &mut self.way) {
@@ -246,8 +252,7 @@ impl Client {
                     Value::String(question) if message.get("id").is_some() => {
                         asked.push(json!({ "method": question, "params": message["params"] }));
                         let result = self.reply(question);
-                        let reply = json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
-                        self.post("", &reply.to_string(), None);
+                        self.respond(&message["id"], result);
                     }
                     _ => said.push(message),
                 }

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use holdfast_tests::{Agent, Asked, HttpServer, Served, World, eventually, everything};
+use holdfast_tests::{
+    Agent, Asked, Client, HttpServer, Place, Served, Speaks, World, eventually, everything,
+};
 use serde_json::{Value, json};
 
 const TOOL: &str = "x__asked_effect";
@@ -196,5 +198,25 @@ fn an_approved_call_may_be_asked_about_and_is_not_approved_twice() {
         agent.reply(&asked["id"], confirmed());
         assert_eq!(again.answer().text(), "done: E-1", "{server:?}");
         assert_eq!((scene.effects(), &scene.call()["attempts"]), (1, &json!(1)), "{server:?}");
+    }
+}
+
+#[test]
+fn behind_a_bridge_the_agent_is_asked_again() {
+    for server in SERVERS {
+        let scene = Scene::of(server);
+        let served = scene.world.serve();
+        let mut client = Client::connect(Place::Stdio(&mut scene.world.stdio()), Speaks::Legacy, forms());
+        let params = json!({ "name": TOOL, "arguments": effect() });
+        let id = client.ask("tools/call", params.clone());
+        let before = client.wait_for(|message| message["method"] == "elicitation/create");
+        let served = scene.serve_anew(served);
+        let after = client.wait_for(|message| message["method"] == "elicitation/create");
+        assert_eq!(before, after, "{server:?}");
+        client.respond(&before["id"], confirmed());
+        let answer = client.finish(id, "tools/call", params);
+        assert_eq!(answer.words(), "done: E-1", "{server:?}");
+        assert_eq!((scene.effects(), &scene.call()["attempts"]), (1, &json!(1)), "{server:?}");
+        drop(served);
     }
 }
