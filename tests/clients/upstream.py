@@ -150,4 +150,5 @@ def main(program, url):
             serve.wait(PATIENCE)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -115,24 +115,32 @@ fn what_passes_alone_passes_through_in_2025() {
     compare("2025-11-25", 83);
 }
 
-/// Lets the suite judge Holdfast as the client of its own servers.
-fn drive(revision: &str, scenarios: &[&str]) {
+/// Lets the suite judge Holdfast as the client of its own servers, used by this script.
+fn drive(script: &str, revision: &str, scenarios: &[&str]) {
     let world = World::empty();
-    let python = from_setup("venv/bin/python");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/upstream.py");
-    let command = format!("{} {script} {}", python.display(), holdfast().display());
+    let (python, clients) = (from_setup("venv/bin/python"), concat!(env!("CARGO_MANIFEST_DIR"), "/clients"));
+    let command = format!("{} {clients}/{script} {}", python.display(), holdfast().display());
+    let mut checks = 0;
     for scenario in scenarios {
         let mut suite = suite(&world, "client", "client");
         suite.args(["--command", &command, "--scenario", scenario, "--spec-version", revision]);
         let ran = Ran::within(&mut suite, WITHIN);
-        assert_eq!(ran.code, Some(0), "{scenario}\n{}\n{}", ran.stdout, ran.stderr);
+        let words = || format!("{scenario}\n{}\n{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.code, Some(0), "{}", words());
+        // `Passed: 17/17, 0 failed, 0 warnings`
+        let passed =
+            ran.stdout.split("Passed: ").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+        let passed: usize = passed.unwrap_or_else(|| panic!("{}", words()));
+        assert!(passed > 0, "{}", words());
+        checks += passed;
     }
-    println!("conformance {revision}, client side: {} scenarios", scenarios.len());
+    println!("conformance {revision}, client side: {checks} checks of {} scenarios", scenarios.len());
 }
 
 #[test]
 fn the_upstream_half_is_a_client_of_2025() {
-    drive("2025-11-25", &["initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"]);
+    let scenarios = ["initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"];
+    drive("upstream.py", "2025-11-25", &scenarios);
 }
 
 #[test]
@@ -144,5 +152,53 @@ fn the_upstream_half_is_a_client_of_2026() {
         "http-invalid-tool-headers",
         "json-schema-ref-no-deref",
     ];
-    drive("2026-07-28", &scenarios);
+    drive("upstream.py", "2026-07-28", &scenarios);
+}
+
+#[test]
+fn the_upstream_half_signs_in_where_metadata_say() {
+    let scenarios = [
+        "auth/metadata-default",
+        "auth/metadata-var1",
+        "auth/metadata-var2",
+        "auth/metadata-var3",
+        "auth/basic-cimd",
+        "auth/pre-registration",
+        "auth/resource-mismatch",
+        "auth/authorization-server-migration",
+        "auth/metadata-issuer-mismatch",
+    ];
+    drive("signed_in.py", "2026-07-28", &scenarios);
+    let old = ["auth/2025-03-26-oauth-metadata-backcompat", "auth/2025-03-26-oauth-endpoint-fallback"];
+    drive("signed_in.py", "2025-03-26", &old);
+}
+
+#[test]
+fn the_upstream_half_asks_for_the_scopes_it_needs() {
+    let scenarios = [
+        "auth/scope-from-www-authenticate",
+        "auth/scope-from-scopes-supported",
+        "auth/scope-omitted-when-undefined",
+        "auth/scope-step-up",
+        "auth/scope-retry-limit",
+        "auth/offline-access-scope",
+        "auth/offline-access-not-supported",
+    ];
+    drive("signed_in.py", "2026-07-28", &scenarios);
+}
+
+#[test]
+fn the_upstream_half_knows_whom_it_talks_to() {
+    let scenarios = [
+        "auth/token-endpoint-auth-basic",
+        "auth/token-endpoint-auth-post",
+        "auth/token-endpoint-auth-none",
+        "auth/iss-supported",
+        "auth/iss-not-advertised",
+        "auth/iss-supported-missing",
+        "auth/iss-wrong-issuer",
+        "auth/iss-unexpected",
+        "auth/iss-normalized",
+    ];
+    drive("signed_in.py", "2026-07-28", &scenarios);
 }
