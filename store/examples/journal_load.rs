@@ -155,6 +155,7 @@ fn call() -> (CallId, Append, Append) {
         keys: keys.to_vec(),
         run: None,
         incarnation: None,
+        extra: None,
         meta: None,
         headers: Vec::new(),
         disposition: Disposition::Allow,

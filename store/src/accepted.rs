@@ -85,7 +85,11 @@ pub struct Accepted {
     pub definition: String,
     /// The one argument text: shown, journaled and sent.
     pub arguments: Text,
-    /// Identity of server, tool and the arguments as received (without what we inject).
+    /// Members of `params` beside name, arguments and `_meta`, as a JSON object text: sent with each attempt, and shown to
+    /// whoever decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<Text>,
+    /// Identity of server, tool, the arguments and the extra members as received (without what we inject).
     pub fingerprint: Fingerprint,
     /// Every key that was claimed with this call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

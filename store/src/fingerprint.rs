@@ -12,7 +12,8 @@ use crate::accepted::KeySource;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash32(pub [u8; 32]);
 
-/// What makes two requests "the same arguments": server identity, tool, argument text as received.
+/// What makes two requests "the same arguments": server identity, tool, argument text as received, and the members of
+/// `params` that no specification knows, where there are any: a server may do another thing for them.
 pub type Fingerprint = Hash32;
 /// A claimed key: source, scope and the key itself. The key's own text is not kept.
 pub type KeyHash = Hash32;
@@ -29,9 +30,16 @@ pub fn hash_fields(purpose: &str, fields: &[&[u8]]) -> Hash32 {
     Hash32(hasher.finalize().into())
 }
 
-/// The fingerprint of a call (semantics section 2). Never covers `_meta` or what Holdfast injects.
+/// The fingerprint of a call (semantics section 2) without extra members. Never covers `_meta` or what Holdfast injects.
 pub fn fingerprint(identity: &str, tool: &str, arguments: &str) -> Fingerprint {
-    hash_fields("holdfast/fingerprint", &[identity.as_bytes(), tool.as_bytes(), arguments.as_bytes()])
+    fingerprint_with(identity, tool, arguments, None)
+}
+
+/// The fingerprint of a call that may have extra members: the text of an object.
+pub fn fingerprint_with(identity: &str, tool: &str, arguments: &str, extra: Option<&str>) -> Fingerprint {
+    let mut fields = vec![identity.as_bytes(), tool.as_bytes(), arguments.as_bytes()];
+    fields.extend(extra.map(str::as_bytes));
+    hash_fields("holdfast/fingerprint", &fields)
 }
 
 /// The hash of a tool's definition: the order of an object's members, which JSON gives no meaning, is not part of it, and
@@ -72,6 +80,8 @@ pub struct Approvable<'a> {
     pub definition: &'a str,
     /// The argument text that will be sent.
     pub arguments: &'a str,
+    /// Members of `params` beside the arguments, as the text of an object, where there are any.
+    pub extra: Option<&'a str>,
     /// What the approver was shown as the effect; empty without a preview.
     pub preview: &'a str,
     /// The rules that ask, in order.
@@ -94,7 +104,14 @@ impl Approvable<'_> {
             &revision,
         ];
         fields.extend(self.rules.iter().map(|rule| rule.as_bytes()));
-        hash_fields("holdfast/approvable", &fields)
+        match self.extra {
+            None => hash_fields("holdfast/approvable", &fields),
+            // Under a name of its own, so that no list of rules reads the same.
+            Some(extra) => {
+                fields.push(extra.as_bytes());
+                hash_fields("holdfast/approvable-with-extra", &fields)
+            }
+        }
     }
 }
 
@@ -149,5 +166,49 @@ impl<'de> Deserialize<'de> for Hash32 {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Approvable<'_> = Approvable {
+        principal: "ana",
+        identity: "bank --stdio",
+        tool: "refund",
+        definition: "d",
+        arguments: "{}",
+        extra: None,
+        preview: "",
+        rules: &["asks"],
+        revision: 1,
+    };
+
+    /// Journals are full of these.
+    #[test]
+    fn hashes_of_calls_without_extra_members_are_what_they_were() {
+        assert_eq!(
+            fingerprint("bank --stdio", "refund", "{}").to_string(),
+            "c593ca67f4cb057a07986fad4cc4ed540b4c593ccc5236361a780856970c95a1"
+        );
+        assert_eq!(
+            NOTHING.digest().to_string(),
+            "d4239b0c4d6f80b81cb2c9fa41e0597bffa106d13328559094f5fbd5f199aec2"
+        );
+    }
+
+    #[test]
+    fn extra_members_are_part_of_what_is_asked_and_approved() {
+        let one = fingerprint_with("b", "t", "{}", Some(r#"{"x":1}"#));
+        let other = fingerprint_with("b", "t", "{}", Some(r#"{"x":2}"#));
+        assert!(one != other && one != fingerprint("b", "t", "{}"));
+        let digest = |extra| Approvable { extra, ..NOTHING }.digest();
+        assert!(
+            digest(Some(r#"{"x":1}"#)) != digest(Some(r#"{"x":2}"#)) && digest(None) != digest(Some("{}"))
+        );
+        // No list of rules can be made to look like them.
+        let rules = Approvable { rules: &["asks", r#"{"x":1}"#], ..NOTHING };
+        assert_ne!(digest(Some(r#"{"x":1}"#)), rules.digest());
     }
 }

@@ -33,8 +33,8 @@ pub use entry::{
     Resolution, Shown, ShownKind, Then, Trouble,
 };
 pub use fingerprint::{
-    Approvable, Digest, Fingerprint, Hash32, KeyHash, NotAHash, definition_hash, fingerprint, hash_fields,
-    key_hash,
+    Approvable, Digest, Fingerprint, Hash32, KeyHash, NotAHash, definition_hash, fingerprint,
+    fingerprint_with, hash_fields, key_hash,
 };
 pub use journal::{
     Append, Appended, Claim, Done, Filter, Journal, JournalError, KEEP_NAME_MOST, KEEP_VALUE_MOST, Keep,

@@ -7,8 +7,8 @@ use std::{env, fs, path::PathBuf};
 use facts::*;
 use holdfast_policy::Gate;
 use holdfast_store::{
-    Answer, AnswerKind, Attempt, Entry, Finding, Grant, HoldClock, JournalError, Kept, KeySource, Millis,
-    Note, Resolution, Shown, ShownKind, Then, Trouble, codec,
+    Accepted, Answer, AnswerKind, Attempt, Entry, Finding, Grant, HoldClock, JournalError, Kept, KeySource,
+    Millis, Note, Resolution, Shown, ShownKind, Then, Trouble, codec, fingerprint_with,
 };
 
 /// One entry of each kind, with every optional part filled in somewhere.
@@ -108,6 +108,28 @@ fn an_answer_in_a_file_is_kept_by_its_hash() {
         hash("answer")
     );
     assert_eq!(String::from_utf8_lossy(&frame), expected, "frames of this form were written");
+}
+
+#[test]
+fn what_stands_beside_the_arguments_is_kept_as_it_is() {
+    let extra = r#"{"org.example/b":1.50,"a" : [ 9007199254740993 ],"é":"\u00e9"}"#;
+    let call = made(Accepted { extra: Some(text(extra)), ..asking() });
+    let frame = codec::encode(&call);
+    assert_eq!(codec::decode(&frame).expect("readable"), call);
+    assert!(String::from_utf8_lossy(&frame).contains(&format!(r#""extra":{extra},"#)), "byte for byte");
+}
+
+#[test]
+fn calls_that_were_accepted_before_have_nothing_beside_their_arguments() {
+    let frame = fs::read(fixture("accepted")).expect("the fixture is there");
+    assert!(!String::from_utf8_lossy(&frame).contains("extra"));
+    let Entry::Accepted(accepted) = codec::decode(&frame).expect("readable") else { panic!("another entry") };
+    assert_eq!(accepted.extra, None);
+    assert_eq!(
+        accepted.fingerprint,
+        fingerprint_with("bank", "refund", &accepted.arguments, None),
+        "what was made then is found by the same request now"
+    );
 }
 
 fn shown() -> Shown {

@@ -79,6 +79,7 @@ fn accepted() -> Accepted {
         keys: Vec::new(),
         run: None,
         incarnation: None,
+        extra: None,
         meta: None,
         headers: Vec::new(),
         disposition: Disposition::Allow,

@@ -124,6 +124,7 @@ fn tell_doubtful(doubtful: &[&Waiting]) {
 /// The whole argument text, as nothing that is decided on is cut; who edited it; and what it would do.
 fn subject(waiting: &Waiting) -> Vec<String> {
     let mut lines = vec![visible(&waiting.arguments)];
+    lines.extend(waiting.extra.as_ref().map(|extra| format!("beside the arguments: {}", visible(extra))));
     lines.extend(waiting.edited.as_ref().map(|by| format!("edited by {}", visible(&by.name))));
     let shown = waiting.hold.as_ref().and_then(|hold| hold.preview.as_ref());
     lines.extend(shown.map(|shown| match shown.kind {

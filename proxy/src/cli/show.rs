@@ -104,6 +104,7 @@ fn header(detail: &Detail, now: Millis) -> Vec<String> {
         lines.push(format!("asked for  {}", visible(&accepted.arguments)));
     }
     lines.push(format!("arguments  {}", visible(arguments)));
+    lines.extend(accepted.extra.as_ref().map(|extra| format!("beside     {}", visible(extra))));
     lines
 }
 

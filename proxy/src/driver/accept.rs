@@ -16,7 +16,7 @@ use super::{
     Driver, Request,
     join::{By, Wish, refused},
     journaling::{append, now},
-    keys::{Identity, identify},
+    keys::{self, Identity, identify},
     live::Live,
     register::{Known, Reserved},
     reissue::{Gated, NewOrigin},
@@ -78,6 +78,9 @@ impl Driver {
             identity.position = None;
             identity.origin = None;
         }
+        if matches!(verdict, Verdict::Ask(..)) {
+            identity.extra = keys::extra_without_task(&request);
+        }
         let wish = Wish {
             from: super::from(request.connection, &request.caller.channel),
             caller: request.caller.clone(),
@@ -106,6 +109,7 @@ impl Driver {
             tool: request.tool,
             definition: tool.hash.to_string(),
             arguments: identity.arguments,
+            extra: identity.extra,
             fingerprint,
             keys,
             run: request.run,
@@ -390,6 +394,7 @@ fn disposition(
                 tool: &request.tool,
                 definition: &tool.hash,
                 arguments: &identity.arguments,
+                extra: identity.extra.as_deref(),
                 preview: "",
                 rules: &rules,
                 revision: 1,

@@ -88,6 +88,10 @@ impl Driver {
         tool: &Tool,
     ) -> Vec<Advance> {
         let Disposition::Ask { gates, .. } = disposition else { return Vec::new() };
+        // Whoever decided in advance has pinned arguments, and nothing beside them.
+        if !request.extra.is_empty() {
+            return Vec::new();
+        }
         self.votes_in_advance(&Likeness {
             principal: &request.caller.principal,
             server: &request.server,

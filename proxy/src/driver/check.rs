@@ -90,6 +90,7 @@ async fn ask(upstream: &Arc<Upstream>, call: &Call, probe: &Probe, old_process: 
         caller: call.accepted.caller.clone(),
         tool: probe.tool.clone(),
         arguments: Text::of(&arguments),
+        extra: None,
         meta: None,
         headers: Vec::new(),
         identity: None,

@@ -1,7 +1,9 @@
 //! Which keys apply to a request, and the one argument text that is shown, journaled and sent.
 
 use holdfast_policy::{KeyRule, Plan, Repeat, Scope, UpstreamKey};
-use holdfast_store::{CallId, Hash32, Key, KeySource, Position, Text, fingerprint, hash_fields, key_hash};
+use holdfast_store::{
+    CallId, Hash32, Key, KeySource, Position, Text, fingerprint_with, hash_fields, key_hash,
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -13,7 +15,7 @@ use crate::report::{Report, Target};
 /// What identifies a request, and what is sent for it.
 #[derive(Debug)]
 pub(super) struct Identity {
-    /// Server identity, tool and the arguments as received.
+    /// Server identity, tool, the arguments and the extra members as received.
     pub(super) fingerprint: Hash32,
     /// Checked and claimed in this order.
     pub(super) keys: Vec<Key>,
@@ -23,6 +25,8 @@ pub(super) struct Identity {
     pub(super) origin: Option<Hash32>,
     /// The argument text that is sent, with our key in it where policy says so.
     pub(super) arguments: Text,
+    /// The extra members of `params`, an object.
+    pub(super) extra: Option<Text>,
     /// `_meta` members for the upstream.
     pub(super) meta: Option<Text>,
     /// Headers for the upstream.
@@ -42,7 +46,8 @@ pub(super) fn identify(
     let target = Target { server: &request.server, tool: &request.tool };
     let principal = request.caller.principal.as_str();
     let received = Text::of(&request.arguments);
-    let fingerprint = fingerprint(identity, &request.tool, &received);
+    let extra = object(&request.extra);
+    let fingerprint = fingerprint_with(identity, &request.tool, &received, extra.as_deref());
 
     let mut keys = Vec::new();
     if let Some(name) = &request.transport_key {
@@ -103,8 +108,20 @@ pub(super) fn identify(
             UpstreamKey::Header(name) => headers.push((name.clone(), value)),
         }
     }
-    let meta = (!meta.is_empty()).then(|| Text::of(&meta));
-    Ok(Identity { fingerprint, keys, position, origin, arguments, meta, headers })
+    let meta = object(&meta);
+    Ok(Identity { fingerprint, keys, position, origin, arguments, extra, meta, headers })
+}
+
+fn object(members: &Map<String, Value>) -> Option<Text> {
+    (!members.is_empty()).then(|| Text::of(members))
+}
+
+/// The extra members of a request that becomes a gated call. Its agent has a handle of ours already, and a task of the
+/// server's (2025-11-25) in its place would be too much for it.
+pub(super) fn extra_without_task(request: &Request) -> Option<Text> {
+    let mut extra = request.extra.clone();
+    extra.shift_remove("task");
+    object(&extra)
 }
 
 fn key(source: KeySource, scope: &[&str], name: &str) -> Key {

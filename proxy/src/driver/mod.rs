@@ -69,6 +69,8 @@ pub(crate) struct Request {
     pub(crate) tool: String,
     /// An object, parsed strictly.
     pub(crate) arguments: Value,
+    /// The members of the request's `params` that nobody but its server knows.
+    pub(crate) extra: Map<String, Value>,
     /// The request's `_meta`, as it came.
     pub(crate) meta: Map<String, Value>,
     /// The bridge's name for this request.

@@ -86,6 +86,10 @@ impl Driver {
         else {
             return Err(DecideError::Illegal("its server does not list this tool now".into()));
         };
+        if accepted.extra.is_some() {
+            let what = "it carries members beside its arguments, which cannot be pinned";
+            return Err(DecideError::Illegal(what.into()));
+        }
         let arguments = call.arguments();
         let asked = Asked {
             call,

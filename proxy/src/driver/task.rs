@@ -392,6 +392,7 @@ pub(super) fn dispatch_of(shared: &Shared, attempt: Attempt) -> Dispatch {
         caller: accepted.caller.clone(),
         tool: accepted.tool.clone(),
         arguments: shared.call.arguments().clone(),
+        extra: accepted.extra.clone(),
         meta: accepted.meta.clone(),
         headers: accepted.headers.clone(),
         client: if shared.call.is_gated() {

@@ -96,6 +96,7 @@ fn request(tool: &str, connection: u64) -> Request {
         server: "test".into(),
         tool: tool.into(),
         arguments: json!({}),
+        extra: Map::new(),
         meta: Map::new(),
         transport_key: None,
         explicit_key: None,

@@ -19,7 +19,7 @@ use super::{
     problem::Problem,
     replay::Habit,
     respond,
-    retry::{self, Inputs, Retry},
+    retry::{self, Inputs, Named, Retry},
     surface::Surface,
     tools::{self, Found},
     wait::{Offering, Waiting},
@@ -140,10 +140,10 @@ async fn begin(
     asked: &Asked,
     mut params: Map<String, Value>,
 ) -> Result<Begun, Refusal> {
-    let Some(Value::String(name)) = params.remove("name") else {
+    let Some(Value::String(name)) = params.shift_remove("name") else {
         return Err(Problem::invalid_params("invalid-arguments", "params.name must be a string").into());
     };
-    let arguments = match params.remove("arguments") {
+    let arguments = match params.shift_remove("arguments") {
         None | Some(Value::Null) => Value::Object(Map::new()),
         Some(arguments @ Value::Object(_)) => arguments,
         Some(_) => {
@@ -152,16 +152,18 @@ async fn begin(
             );
         }
     };
-    let meta = match params.remove("_meta") {
+    let meta = match params.shift_remove("_meta") {
         Some(Value::Object(meta)) => meta,
         _ => Map::new(),
     };
     let token = meta.get("progressToken").filter(|token| token.is_string() || token.is_number());
     let progress_token = token.filter(|_| asked.accepts.events).map(Value::to_string);
     let retried = if asked.era == Era::Modern { retry::brought(&mut params)? } else { None };
+    let extra = extra(params);
     let inputs = match retried.map(retry::Brought::parts) {
         Some(Ok(brought)) => {
-            return retry::rejoin(front, link, asked, (&name, &arguments), brought, progress_token).await;
+            let named = Named { name: &name, arguments: &arguments, extra: &extra };
+            return retry::rejoin(front, link, asked, named, brought, progress_token).await;
         }
         Some(Err(inputs)) => Some(inputs),
         None => None,
@@ -182,6 +184,7 @@ async fn begin(
                 server,
                 tool,
                 arguments,
+                extra,
                 transport_key: asked.transport_key.clone(),
                 explicit_key,
                 run: text_member(&meta, META_RUN)?,
@@ -203,6 +206,12 @@ async fn begin(
             })
         }
     }
+}
+
+/// The members that no specification gives a meaning between us and a client: they are the server's.
+fn extra(mut params: Map<String, Value>) -> Map<String, Value> {
+    params.retain(|name, _| !["inputResponses", "requestState"].contains(&name.as_str()));
+    params
 }
 
 /// Whether the driver has to pass on progress.

@@ -34,7 +34,7 @@ pub(super) async fn homes(front: &Front, request: &Request<'_>, relayed: Relayed
             Ok(VecDeque::from([renamed("name", home)]))
         }
         "completion/complete" => completing(front, request, relayed).await,
-        "tasks/get" | "tasks/update" | "tasks/cancel" => {
+        "tasks/get" | "tasks/update" | "tasks/result" | "tasks/cancel" => {
             let home = text("taskId").and_then(|id| task_id::home(front, &request.caller.principal, &id));
             let home = home.ok_or_else(|| {
                 let message =

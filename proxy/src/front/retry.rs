@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use holdfast_store::{Call, Text, fingerprint};
+use holdfast_store::{Call, Text, fingerprint_with};
 use serde_json::{Map, Value};
 
 use super::{
@@ -74,7 +74,7 @@ pub(super) enum Visit {
 /// # Errors
 /// Where it is not of the shape that 2026-07-28 gives it.
 pub(super) fn brought(params: &mut Map<String, Value>) -> Result<Option<Brought>, Problem> {
-    let responses = match params.remove("inputResponses") {
+    let responses = match params.shift_remove("inputResponses") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(responses)) => responses,
         Some(_) => {
@@ -82,7 +82,7 @@ pub(super) fn brought(params: &mut Map<String, Value>) -> Result<Option<Brought>
             return Err(Problem::invalid_params("invalid-arguments", message));
         }
     };
-    let state = match params.remove("requestState") {
+    let state = match params.shift_remove("requestState") {
         None | Some(Value::Null) if responses.is_empty() => return Ok(None),
         None | Some(Value::Null) => None,
         Some(Value::String(state)) => Some(state),
@@ -101,6 +101,15 @@ impl Brought {
     }
 }
 
+/// What the retry asks for.
+pub(super) struct Named<'a> {
+    /// The tool, as agents know it.
+    pub(super) name: &'a str,
+    pub(super) arguments: &'a Value,
+    /// Further members of `params`.
+    pub(super) extra: &'a Map<String, Value>,
+}
+
 /// Reads the result of an elicitation. What a form may have brought is not looked at.
 pub(super) fn visit(result: &Value) -> Visit {
     match result.get("action").and_then(Value::as_str) {
@@ -117,7 +126,7 @@ pub(super) async fn rejoin(
     front: &Arc<Front>,
     link: &Arc<Link>,
     asked: &Asked,
-    named: (&str, &Value),
+    named: Named<'_>,
     (state, responses): (String, Map<String, Value>),
     progress_token: Option<String>,
 ) -> Result<Begun, Refusal> {
@@ -128,10 +137,10 @@ pub(super) async fn rejoin(
         })?;
     let gone = || unusable("its call is no longer kept");
     let call = front.driver.look(&asked.caller, pending.call).await.ok_or_else(gone)?;
-    if !is_of(front, &call, named) {
+    if !is_of(front, &call, &named) {
         return Err(unusable("it belongs to a call of another tool, or with other arguments").into());
     }
-    let output = match resolve(front, asked, named.0, named.1).await {
+    let output = match resolve(front, asked, named.name, named.arguments).await {
         Ok((_, _, output)) => output,
         Err(problem) if problem.code == HEADER_MISMATCH => return Err(problem.into()),
         // That a tool is gone says nothing about a call that was made of it.
@@ -161,10 +170,15 @@ pub(super) async fn rejoin(
 }
 
 /// Whether a request with this name and these arguments would be this call.
-fn is_of(front: &Front, call: &Call, (name, arguments): (&str, &Value)) -> bool {
+fn is_of(front: &Front, call: &Call, named: &Named<'_>) -> bool {
     let accepted = &call.accepted;
-    tools::can_mean(&front.upstreams, name, &accepted.server, &accepted.tool)
-        && fingerprint(&accepted.identity, &accepted.tool, &Text::of(arguments)) == accepted.fingerprint
+    let arguments = Text::of(named.arguments);
+    // What stands beside the arguments was sent when the call was made; the retry may leave it out.
+    let said = Text::of(named.extra);
+    let extras = [None, Some(&*said), accepted.extra.as_deref()];
+    let fingerprint = |extra| fingerprint_with(&accepted.identity, &accepted.tool, &arguments, extra);
+    tools::can_mean(&front.upstreams, named.name, &accepted.server, &accepted.tool)
+        && extras.into_iter().any(|extra| fingerprint(extra) == accepted.fingerprint)
 }
 
 fn unusable(why: &str) -> Problem {

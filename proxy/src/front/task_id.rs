@@ -34,6 +34,29 @@ pub(super) fn put_into(seal: &Seal, principal: &str, server: &str, text: &str) -
     Some(set_member(text, "taskId", &Value::from(of(seal, principal, server, &own)).to_string()))
 }
 
+/// A response that is a task of the server's own (2026-07-28: its result, 2025-11-25: a member of it) names it as agents
+/// know it.
+pub(super) fn in_response(seal: &Seal, principal: &str, server: &str, message: String) -> String {
+    if !message.contains(r#""task""#) {
+        return message;
+    }
+    let members = wire::members(&message).unwrap_or_default();
+    let result = members.iter().find(|(name, _)| name == "result").map(|(_, result)| *result);
+    let renamed = result.and_then(|result| {
+        let members = wire::members(result)?;
+        let member = |wanted: &str| members.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
+        if member("resultType") == Some(r#""task""#) {
+            return put_into(seal, principal, server, result);
+        }
+        let task = member("task").filter(|_| member("content").is_none())?;
+        Some(set_member(result, "task", &put_into(seal, principal, server, task)?))
+    });
+    match renamed {
+        Some(result) => set_member(&message, "result", &result),
+        None => message,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +70,17 @@ mod tests {
         assert_ne!(mark, seal.of_task("bob", "s", "a~b"));
         assert_eq!(text, format!(r#"{{"resultType":"task","taskId":"s~{mark}~a~b","n":1.50}}"#));
         assert_eq!(put_into(&seal, "ana", "s", r#"{"content":[]}"#), None);
+        let response = |result: &str| {
+            in_response(&seal, "ana", "s", format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#))
+        };
+        let id = format!("s~{mark}~a~b");
+        for task in [r#"{"resultType":"task","taskId":"ID"}"#, r#"{"task":{"taskId":"ID","ttl":1.50}}"#] {
+            assert_eq!(
+                response(&task.replace("ID", "a~b")),
+                response("RESULT").replace("RESULT", &task.replace("ID", &id))
+            );
+        }
+        let none = r#"{"content":[],"task":{"taskId":"a~b"}}"#;
+        assert_eq!(response(none), response("RESULT").replace("RESULT", none));
     }
 }

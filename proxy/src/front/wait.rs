@@ -21,7 +21,6 @@ use super::{
     replay::{Aside, Habit, Track},
     retry::Visit,
     splice::set_member,
-    state::Seal,
     surface, task_id,
 };
 use crate::{
@@ -283,10 +282,10 @@ impl Waiting {
         }
         let message = deliver::message(&self.asked.id, self.asked.era, self.begun.output, reply);
         match &self.begun.server {
-            Some(server) if self.asked.era == Era::Modern => {
-                with_task(&self.front.seal, &self.asked.caller.principal, server, message)
+            Some(server) => {
+                task_id::in_response(&self.front.seal, &self.asked.caller.principal, server, message)
             }
-            _ => message,
+            None => message,
         }
     }
 
@@ -377,23 +376,6 @@ impl Waiting {
                 Body::Report(report) => report.code == "shutting-down",
                 Body::Answer(_) | Body::Handle(_) => false,
             }
-    }
-}
-
-/// A response that is a task of the server's own names it as agents know it.
-fn with_task(seal: &Seal, principal: &str, server: &str, message: String) -> String {
-    if !message.contains(r#""task""#) {
-        return message;
-    }
-    let members = wire::members(&message).unwrap_or_default();
-    let result = members.iter().find(|(name, _)| name == "result").map(|(_, result)| *result);
-    let is_task = |result: &&str| {
-        let members = wire::members(result).unwrap_or_default();
-        members.iter().any(|(name, value)| name == "resultType" && *value == r#""task""#)
-    };
-    match result.filter(is_task).and_then(|result| task_id::put_into(seal, principal, server, result)) {
-        Some(result) => set_member(&message, "result", &result),
-        None => message,
     }
 }
 

@@ -75,6 +75,9 @@ pub(crate) struct Waiting {
     pub(crate) identity: String,
     /// The argument text, byte for byte what would be sent.
     pub(crate) arguments: String,
+    /// What would be sent beside the arguments: members of `params` as the text of an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) extra: Option<String>,
     /// Who put them in the place of the agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) edited: Option<Decider>,
@@ -134,6 +137,7 @@ fn waiting(journal: &dyn Journal, summary: Summary) -> Result<Option<Waiting>, J
         client: call.accepted.caller.client.clone(),
         identity: call.identity().to_owned(),
         arguments: call.arguments().to_string(),
+        extra: call.accepted.extra.as_ref().map(|extra| extra.to_string()),
         edited: call.edited.as_ref().map(|(by, _)| by.clone()),
         hold: hold(&call),
         trouble: call

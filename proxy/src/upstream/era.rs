@@ -135,6 +135,10 @@ impl Era {
         text.push_str(&name.to_string());
         text.push_str(r#","arguments":"#);
         text.push_str(arguments);
+        let extra = dispatch.extra.as_deref().and_then(crate::wire::members).unwrap_or_default();
+        for (name, value) in extra {
+            text.push_str(&format!(",{}:{value}", Value::from(name)));
+        }
         for (name, value) in round {
             text.push_str(&format!(",{}:{}", Value::from(name.as_str()), &**value));
         }

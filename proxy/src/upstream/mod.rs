@@ -269,6 +269,8 @@ pub(crate) struct Dispatch {
     pub(crate) tool: String,
     /// The journaled argument text, sent byte for byte.
     pub(crate) arguments: Text,
+    /// Further members of `params`, a JSON object text.
+    pub(crate) extra: Option<Text>,
     /// Further `_meta` members, a JSON object text (reserved keys are already gone).
     pub(crate) meta: Option<Text>,
     /// Further HTTP headers (forwarded keys); ignored by stdio servers.

@@ -47,6 +47,7 @@ fn call(tool: &str) -> Dispatch {
         caller: caller("test"),
         tool: tool.into(),
         arguments: Text::parse("{}").expect("valid JSON"),
+        extra: None,
         meta: None,
         headers: Vec::new(),
         client: Client::unknown(),

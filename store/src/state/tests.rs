@@ -25,6 +25,7 @@ fn accepted(disposition: Disposition) -> Entry {
         keys: Vec::new(),
         run: None,
         incarnation: None,
+        extra: None,
         meta: None,
         headers: Vec::new(),
         disposition,

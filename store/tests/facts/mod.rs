@@ -54,6 +54,7 @@ pub(crate) fn accepted() -> Accepted {
         keys: Vec::new(),
         run: None,
         incarnation: None,
+        extra: None,
         meta: None,
         headers: Vec::new(),
         disposition: Disposition::Allow,

@@ -215,6 +215,7 @@ impl Intent {
             keys: ask.keys(self),
             run: None,
             incarnation: None,
+            extra: None,
             meta: None,
             headers: Vec::new(),
             disposition,

@@ -6,6 +6,7 @@ mod add;
 mod api_fuzz;
 mod asked;
 mod bad_input;
+mod beside;
 mod bridge;
 mod browser;
 mod calls;

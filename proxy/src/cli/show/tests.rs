@@ -46,6 +46,7 @@ fn accepted() -> Entry {
         keys: vec![Key { source: KeySource::Effect, hash: Hash32([1; 32]) }],
         run: None,
         incarnation: None,
+        extra: None,
         meta: None,
         headers: Vec::new(),
         disposition: Disposition::Ask {

@@ -57,6 +57,11 @@ impl Known {
         self.call.as_ref().map(|call| &**call.arguments())
     }
 
+    /// What would be sent beside them.
+    pub(super) fn extra(&self) -> Option<&str> {
+        self.call.as_ref().and_then(|call| call.accepted.extra.as_deref())
+    }
+
     /// The agent's own name for itself; empty where it gave none.
     pub(super) fn client(&self) -> &str {
         self.accepted().map(|accepted| accepted.caller.client.as_str()).unwrap_or_default()
@@ -129,7 +134,7 @@ pub(super) fn content(known: &Known) -> Markup {
     let run = call.run.as_deref().unwrap_or_default();
     let texts = [arguments, &call.server, identity, &call.tool, &call.principal, known.client(), run];
     html! {
-        (warning_badge(texts.into_iter().chain(preview.map(|preview| &*preview.text))))
+        (warning_badge(texts.into_iter().chain(known.extra()).chain(preview.map(|preview| &*preview.text))))
         @if let Some((by, _)) = known.call.as_ref().and_then(|call| call.edited.as_ref()) {
             p.note.edited { strong { (shown(&by.name)) } " has changed these arguments." }
         }
@@ -137,6 +142,10 @@ pub(super) fn content(known: &Known) -> Markup {
             div {
                 @if preview.is_some() { h4 { "What is asked for" } }
                 (json::block(arguments, "Arguments"))
+                @if let Some(extra) = known.extra() {
+                    h4 { "What is sent beside the arguments" }
+                    (json::block(extra, "Sent beside the arguments"))
+                }
             }
             @if let Some(hold) = &known.hold { (previews(hold)) }
         }
@@ -200,7 +209,7 @@ struct Structured<'a> {
 pub(super) fn waiting(known: &Known, session: &Session, batch: Option<&str>, now: Millis) -> Markup {
     let Some(hold) = &known.hold else { return html! {} };
     let preview = hold.preview.as_ref().map_or(0, |preview| preview.text.len());
-    let size = known.arguments().map_or(0, str::len) + preview;
+    let size = known.arguments().map_or(0, str::len) + known.extra().map_or(0, str::len) + preview;
     let id = known.id();
     let decides = session.role >= Role::Approver && size <= LARGE;
     html! {

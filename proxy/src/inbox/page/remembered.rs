@@ -161,6 +161,10 @@ pub(super) fn form(known: &Known, digest: Digest, session: &Session, when: When)
 
 /// The arguments that can be pinned, in their order: not what we put in for the server.
 fn pinnable(known: &Known) -> Option<Map<String, Value>> {
+    // What stands beside the arguments cannot be pinned, so such a call is always asked about.
+    if known.extra().is_some() {
+        return None;
+    }
     let mut arguments: Value = serde_json::from_str(known.arguments()?).ok()?;
     let plan = known.accepted().map(|accepted| &accepted.plan);
     if let Some(UpstreamKey::Arg(key)) = plan.and_then(|plan| plan.upstream_key.as_ref()) {

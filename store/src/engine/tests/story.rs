@@ -219,6 +219,7 @@ impl Story {
             keys: Vec::new(),
             run: None,
             incarnation: None,
+            extra: None,
             meta: None,
             headers: Vec::new(),
             disposition: self.disposition.clone(),
