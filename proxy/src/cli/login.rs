@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct LoginArgs {
     /// The server's name in the configuration
     server: String,
+    /// The authorization server to sign in at, where it is not the one of before
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
     /// Only print where to go
     #[arg(long)]
     no_wait: bool,
@@ -27,7 +30,8 @@ pub(super) struct LoginArgs {
 
 pub(super) fn run(global: &Global, args: &LoginArgs) -> Done {
     let client = serve(global)?;
-    let begun: Value = client.post("servers/sign-in", json!({ "server": args.server }).to_string())?;
+    let wish = json!({ "server": args.server, "issuer": args.issuer });
+    let begun: Value = client.post("servers/sign-in", wish.to_string())?;
     out::talk("Open this with a browser that can open the inbox; it works once, within ten minutes:");
     out::data(begun["url"].as_str().unwrap_or_default());
     if args.no_wait {

@@ -57,10 +57,11 @@ pub(crate) enum Way {
     },
 }
 
-/// Which addresses a sink may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which addresses a sink, or whoever gives tokens for a server, may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// Those of the public internet, by https.
+    #[default]
     Public,
     /// Any (`allow_private = true`).
     Any,

@@ -4,7 +4,10 @@ use std::{fmt, path::PathBuf};
 
 use holdfast_policy::Section;
 
-use super::servers::{Transport, span};
+use super::{
+    notify::Reach,
+    servers::{Transport, span},
+};
 
 /// How a server by HTTP is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub(crate) struct OAuth {
     pub(crate) client_id: Option<String>,
     /// What proves it.
     pub(crate) client_secret: Option<String>,
+    /// The only authorization server that we ask; none: whichever the server names, but always the same one.
+    pub(crate) issuer: Option<String>,
+    /// Which addresses that one may have.
+    pub(crate) reach: Reach,
     /// What to ask for where the server does not say what it wants.
     pub(crate) scopes: Vec<String>,
     /// Who signs in.
@@ -90,8 +97,23 @@ fn oauth(section: &Section<'_>, transport: Option<&Transport>) -> OAuth {
         section.problem("", "only servers with `url` want OAuth", "give a server with `command` its `env`");
     }
     let choices = [("code", Grant::Code), ("client_credentials", Grant::ClientCredentials)];
+    let issuer = section.string("issuer");
+    let is_address = |issuer: &String| issuer.parse::<reqwest::Url>().is_ok_and(|url| url.has_host());
+    if issuer.as_ref().is_some_and(|issuer| !is_address(issuer)) {
+        section.problem(
+            "issuer",
+            "an issuer is the address of an authorization server",
+            "write issuer = \"https://login.example\", as that server's metadata has it",
+        );
+    }
+    let reach = match section.boolean("allow_private") {
+        Some(true) => Reach::Any,
+        Some(false) | None => Reach::Public,
+    };
     let oauth = OAuth {
         off: false,
+        issuer,
+        reach,
         client_id: section.string("client_id"),
         client_secret: section.string("client_secret"),
         scopes: section.strings("scopes").unwrap_or_default(),

@@ -446,6 +446,12 @@ fn how_a_server_is_spoken_to_and_signed_in_to() {
         known.vault
     );
     assert!(!format!("{config:?}").contains("hidden"));
+    let more =
+        read(&format!("{oauth}\nissuer = 'https://login.example'\nallow_private = true")).expect("valid").0;
+    let known = &more.servers[0].http.oauth;
+    assert_eq!((known.issuer.as_deref(), known.reach), (Some("https://login.example"), Reach::Any));
+    let problems = read(&format!("{oauth}\nissuer = 'login'")).expect_err("no address");
+    assert!(problems[0].message.contains("address of an authorization server"), "{problems:?}");
     let problems = read(&oauth.replace("client_secret = 'hidden'\n", "")).expect_err("no secret");
     assert!(problems[0].message.contains("a client of its own"), "{problems:?}");
     let problems = read("version = 1\n[servers.a]\ncommand = 'a'\ntype = 'sse'").expect_err("no pipe");

@@ -29,7 +29,8 @@ pub(crate) trait Desk: Clone + Send + Sync + 'static {
     /// How the servers behind us are.
     fn servers(&self) -> Vec<ServerHealth>;
 
-    /// Begins to sign in to a server: where a person has to go. They come back to `redirect`.
+    /// Begins to sign in to a server: where a person has to go. They come back to `redirect`, and accept this `issuer`
+    /// where it is another one than before.
     ///
     /// # Errors
     /// What does not work, in words.
@@ -37,8 +38,9 @@ pub(crate) trait Desk: Clone + Send + Sync + 'static {
         &self,
         server: &str,
         redirect: &str,
+        issuer: Option<&str>,
     ) -> impl Future<Output = Result<String, String>> + Send {
-        let _ = (server, redirect);
+        let _ = (server, redirect, issuer);
         std::future::ready(Err("there is nothing to sign in to".to_owned()))
     }
 
@@ -166,12 +168,17 @@ impl Desk for Arc<Driver> {
         self.upstreams().all().iter().map(|upstream| health(upstream)).collect()
     }
 
-    async fn begin_sign_in(&self, server: &str, redirect: &str) -> Result<String, String> {
+    async fn begin_sign_in(
+        &self,
+        server: &str,
+        redirect: &str,
+        issuer: Option<&str>,
+    ) -> Result<String, String> {
         let upstream =
             self.upstreams().get(server).ok_or_else(|| format!("there is no server `{server}`"))?;
         let auth = upstream.authorizer();
         let auth = auth.ok_or("it is not signed in to: it has no `url`, or `headers` or `oauth` say how")?;
-        auth.begin(redirect).await
+        auth.begin(redirect, issuer).await
     }
 
     async fn end_sign_in(&self, returned: Returned) -> Result<String, String> {

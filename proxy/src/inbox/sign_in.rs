@@ -27,6 +27,9 @@ pub(super) const CALLBACK: &str = "/oauth/callback";
 pub(super) struct SigningIn {
     /// The server's name.
     server: String,
+    /// The authorization server that is accepted, where it is not the one that was signed in at before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
 }
 
 /// How it goes on.
@@ -46,10 +49,12 @@ impl Act for SigningIn {
 
     async fn act<D: Desk>(self, inbox: &Inbox<D>, by: Decider, (): ()) -> Result<Begun, Failure> {
         let redirect = format!("{}{CALLBACK}", inbox.base);
-        let url = inbox.desk.begin_sign_in(&self.server, &redirect).await.map_err(|why| {
-            let message = format!("nobody can sign in to `{}`: {why}", visible(&self.server));
-            Failure::new(StatusCode::CONFLICT, Report::new("not-now", message))
-        })?;
+        let url = inbox.desk.begin_sign_in(&self.server, &redirect, self.issuer.as_deref()).await.map_err(
+            |why| {
+                let message = format!("nobody can sign in to `{}`: {why}", visible(&self.server));
+                Failure::new(StatusCode::CONFLICT, Report::new("not-now", message))
+            },
+        )?;
         tracing::info!(server = self.server, by = by.name, "somebody signs in to a server");
         Ok(Begun { url })
     }

@@ -137,17 +137,17 @@ pub(super) fn check_url(url: &Url, reach: Reach) -> Result<(), Refused> {
 }
 
 /// Finds the addresses of a name.
-pub(super) trait LookUp: Send + Sync + 'static {
+pub(crate) trait LookUp: Send + Sync + 'static {
     /// # Errors
     /// Where the name has none.
     fn look_up(&self, name: String) -> Found;
 }
 
 /// What a look-up comes to.
-pub(super) type Found = Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>>;
+pub(crate) type Found = Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// The resolver of this machine.
-pub(super) struct System;
+pub(crate) struct System;
 
 impl LookUp for System {
     fn look_up(&self, name: String) -> Found {

@@ -25,9 +25,11 @@ use holdfast_store::{Journal, JournalError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub(crate) use self::guard::Found as LookedUp;
 pub(crate) use self::{
     board::{Board, SinkHealth},
-    guard::refused_address,
+    guard::{LookUp, System as SystemLookUp, refused_address},
     message::Topic,
 };
 use self::{courier::Courier, message::Message, outbox::Watcher, sink::Sink};

@@ -1,7 +1,7 @@
 //! Signing in to servers by HTTP that want OAuth (MCP 2025-11-25 and 2026-07-28, "Authorization").
 //!
 //! * `challenge`: what a 401 or 403 says. * `find`: who gives tokens for the server, and where.
-//! * `grant`: tokens for codes, for older tokens, and for ourselves. * `vault`: where they are kept.
+//! * `reach`: which addresses that may have. * `grant`: tokens for codes, for older tokens, and for ourselves. * `vault`: where they are kept.
 //!
 //! Invariants: a token goes to the server that it is for and to nobody else; it is never logged. A request that was
 //! refused with 401 was not executed, so it is sent once more with another token, and only once.
@@ -9,6 +9,7 @@
 mod challenge;
 mod find;
 mod grant;
+mod reach;
 mod vault;
 
 use std::{
@@ -21,9 +22,9 @@ use reqwest::{Client, Url, header::HeaderValue};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-pub(super) use self::challenge::Challenge;
+pub(super) use self::{challenge::Challenge, reach::guarded};
 use self::{
-    find::{Found, find},
+    find::{Found, Look, Wanted, find},
     grant::Tokens,
     vault::{Kept, Vault},
 };
@@ -92,6 +93,12 @@ impl Authorizer {
         if kept.resource != resource.as_str() {
             // Of another server that had the name before.
             kept = Kept { resource: resource.to_string(), ..Kept::default() };
+        }
+        if let (Some(only), Some(before)) = (&config.issuer, &kept.issuer)
+            && !find::same(only, before)
+        {
+            tracing::info!(target: "upstream", server = &*server, "tokens of another authorization server are dropped");
+            kept = Kept { resource: kept.resource, ..Kept::default() };
         }
         let authorizer = Self {
             server,
@@ -174,20 +181,21 @@ impl Authorizer {
         }
     }
 
-    /// Begins to sign in: where a person has to go. `redirect` is where they come back to.
+    /// Begins to sign in: where a person has to go. `redirect` is where they come back to; `issuer` is the authorization
+    /// server that they accept, where it is not the one of before.
     ///
     /// # Errors
     /// What does not work, in words.
-    pub(crate) async fn begin(&self, redirect: &str) -> Result<String, String> {
+    pub(crate) async fn begin(&self, redirect: &str, issuer: Option<&str>) -> Result<String, String> {
         if self.config.grant == Grant::ClientCredentials {
             return Err(
                 "it is signed in to by its own client id and secret, without anybody's help".to_owned()
             );
         }
         let challenge = self.challenge();
-        let found = find(&self.client, &self.resource, &challenge).await?;
-        found.can_do_pkce()?;
         let mut kept = self.kept.lock().await;
+        let found = self.find(&kept, &challenge, issuer).await?;
+        found.can_do_pkce()?;
         let client = self.identity(&mut kept, &found, Some(redirect)).await?;
         drop(kept);
         let scope = found.scope(&challenge, &self.config.scopes);
@@ -260,7 +268,7 @@ impl Authorizer {
     /// Asks for a token for ourselves.
     async fn by_ourselves(&self, kept: &mut Kept) -> Result<(), String> {
         let challenge = self.challenge();
-        let found = find(&self.client, &self.resource, &challenge).await?;
+        let found = self.find(kept, &challenge, None).await?;
         let client = self.identity(kept, &found, None).await?;
         let scope = found.scope(&challenge, &self.config.scopes);
         let mut form = vec![("grant_type", "client_credentials")];
@@ -269,6 +277,23 @@ impl Authorizer {
         let tokens = grant::ask(&self.client, &found.token_endpoint, &client, &form).await?;
         self.take(kept, &found, &client, tokens, scope.as_deref());
         Ok(())
+    }
+
+    /// Who gives tokens for the server. `accepted` is what a person has said just now.
+    async fn find(
+        &self,
+        kept: &Kept,
+        challenge: &Challenge,
+        accepted: Option<&str>,
+    ) -> Result<Found, String> {
+        let ours = self.config.client_id.is_some();
+        let wanted = match (self.config.issuer.as_deref(), accepted, kept.issuer.as_deref()) {
+            (Some(only), ..) | (None, Some(only), _) => Wanted::Only(only),
+            (None, None, Some(before)) if ours => Wanted::Before(before),
+            _ => Wanted::Any,
+        };
+        let (client, server, reach) = (&self.client, &self.resource, self.config.reach);
+        find(&Look { client, server, reach, wanted }, challenge).await
     }
 
     /// Who we are to the authorization server: as configured, as registered earlier, or registered now.
@@ -283,6 +308,11 @@ impl Authorizer {
             if is_document && !found.takes_documents && found.registration_endpoint.is_some() {
                 tracing::debug!(target: "upstream", server = &*self.server, "no metadata documents are taken there");
             } else {
+                // From here on no other one hears of it, unless somebody says so.
+                if kept.issuer.as_deref() != Some(&*found.issuer) {
+                    kept.issuer = Some(found.issuer.clone());
+                    self.vault.write(kept);
+                }
                 return Ok(found.identity(id.clone(), self.config.client_secret.clone()));
             }
         }

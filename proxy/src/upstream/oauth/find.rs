@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use super::{
     challenge::Challenge,
     grant::{Identity, Method},
+    reach,
 };
-use crate::inbox::visible::visible;
+use crate::{config::Reach, inbox::visible::visible};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const LARGEST_BYTES: usize = 256 * 1024;
@@ -62,19 +63,59 @@ pub(super) struct Found {
     iss: bool,
 }
 
+/// Who looks, and where that may lead.
+pub(super) struct Look<'a> {
+    pub(super) client: &'a Client,
+    /// The server that a token is wanted for.
+    pub(super) server: &'a Url,
+    pub(super) reach: Reach,
+    pub(super) wanted: Wanted<'a>,
+}
+
+/// Which authorization server will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted<'a> {
+    /// Whichever the server names first.
+    Any,
+    /// Only this one, because the operator says so.
+    Only(&'a str),
+    /// Only the one that was used before: it knows a secret of ours that others must not hear.
+    Before(&'a str),
+}
+
+impl Wanted<'_> {
+    /// The issuer to ask, of those that the server names.
+    fn of(self, named: &[String]) -> Result<String, String> {
+        let Some(first) = named.first() else {
+            return Err("the server names no authorization server".to_owned());
+        };
+        let (Self::Only(wanted) | Self::Before(wanted)) = self else { return Ok(first.clone()) };
+        if let Some(found) = named.iter().find(|named| same(named, wanted)) {
+            return Ok(found.clone());
+        }
+        let (first, wanted) = (visible(first), visible(wanted));
+        Err(match self {
+            Self::Before(_) => format!(
+                "its authorization server was {wanted} and is {first} now, which would hear our client id and secret; \
+                 if that is meant, sign in with `--issuer {first}`, or write issuer = \"{first}\" in its `oauth`"
+            ),
+            Self::Any | Self::Only(_) => {
+                format!("the server names {first} as its authorization server, and only {wanted} is accepted")
+            }
+        })
+    }
+}
+
 /// Finds it out.
 ///
 /// # Errors
 /// What is missing or does not fit, in words.
-pub(super) async fn find(client: &Client, server: &Url, challenge: &Challenge) -> Result<Found, String> {
-    let look = Look { client, server };
+pub(super) async fn find(look: &Look<'_>, challenge: &Challenge) -> Result<Found, String> {
+    let server = look.server;
     let resource = look.resource(challenge).await?;
     let issuer = match &resource {
-        Some(resource) => {
-            let first = resource.authorization_servers.first();
-            first.cloned().ok_or("the server names no authorization server")?
-        }
-        None => server.origin().ascii_serialization(),
+        Some(resource) => look.wanted.of(&resource.authorization_servers)?,
+        None => look.wanted.of(&[server.origin().ascii_serialization()])?,
     };
     let issuer_url = look.allowed(&issuer)?;
     let metadata = look.metadata(&issuer_url).await?;
@@ -168,31 +209,6 @@ impl Found {
     }
 }
 
-/// An address that only machines nearby can reach.
-fn is_private(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let name = host == "localhost" || host.ends_with(".localhost") || host.ends_with(".internal");
-    name || match host.parse::<std::net::IpAddr>() {
-        Ok(std::net::IpAddr::V4(ip)) => {
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()
-        }
-        Ok(std::net::IpAddr::V6(ip)) => {
-            let mapped = ip.to_ipv4_mapped();
-            let near = mapped.is_some_and(|ip| ip.is_private() || ip.is_loopback() || ip.is_link_local());
-            near || ip.is_loopback()
-                || ip.is_unique_local()
-                || ip.is_unicast_link_local()
-                || ip.is_unspecified()
-        }
-        Err(_) => false,
-    }
-}
-
-struct Look<'a> {
-    client: &'a Client,
-    server: &'a Url,
-}
-
 impl Look<'_> {
     /// A URL that may be asked or shown to a person: what a server says must not lead to weaker places than it is itself.
     fn allowed(&self, text: &str) -> Result<Url, String> {
@@ -202,10 +218,12 @@ impl Look<'_> {
             host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
         };
         match url.scheme() {
-            "https" if is_private(&url) && !is_private(self.server) => {
-                Err(format!("{} is inside a private network, and the server is not", visible(text)))
-            }
-            "https" => Ok(url),
+            "https" => match reach::is_near(&url) {
+                Some(why) if self.reach == Reach::Public && reach::is_near(self.server).is_none() => {
+                    Err(reach::words(&visible(text), why))
+                }
+                _ => Ok(url),
+            },
             "http" if here(&url) && here(self.server) => Ok(url),
             _ => Err(format!("{} is not https", visible(text))),
         }
@@ -260,7 +278,10 @@ impl Look<'_> {
         let failed = |what: &str| format!("{} {what}", visible(place.as_str()));
         let asked = async {
             let request = self.client.get(place.clone()).header(ACCEPT, "application/json");
-            let mut response = request.send().await.map_err(|_| failed("cannot be reached"))?;
+            let mut response = request
+                .send()
+                .await
+                .map_err(|error| reach::refusal(&error).unwrap_or_else(|| failed("cannot be reached")))?;
             if !response.status().is_success() {
                 return Ok(None);
             }
@@ -312,7 +333,7 @@ fn covers(resource: &Url, server: &Url) -> bool {
 }
 
 /// Issuers are compared as they are written, but for a slash at the end that only some put there.
-fn same(one: &str, other: &str) -> bool {
+pub(super) fn same(one: &str, other: &str) -> bool {
     one.trim_end_matches('/') == other.trim_end_matches('/')
 }
 
@@ -348,7 +369,8 @@ mod tests {
         let client = reqwest::Client::builder().tls_certs_only([]).build().expect("a client");
         let check = |server: &str, place: &str, expected: bool| {
             let server = url(server);
-            assert_eq!(Look { client: &client, server: &server }.allowed(place).is_ok(), expected, "{place}");
+            let look = Look { client: &client, server: &server, reach: Reach::Public, wanted: Wanted::Any };
+            assert_eq!(look.allowed(place).is_ok(), expected, "{place}");
         };
         check("https://h.example/mcp", "https://login.example", true);
         check("https://h.example/mcp", "http://login.example", false);
@@ -356,5 +378,31 @@ mod tests {
         check("http://127.0.0.1:8/mcp", "http://localhost:9/token", true);
         check("http://127.0.0.1:8/mcp", "javascript:alert(1)", false);
         check("http://127.0.0.1:8/mcp", "file:///etc/passwd", false);
+        for near in [
+            "https://10.0.0.1/token",
+            "https://[::ffff:127.0.0.1]",
+            "https://100.64.0.1",
+            "https://db.internal",
+        ] {
+            check("https://h.example/mcp", near, false);
+            check("https://192.168.1.1/mcp", near, true);
+        }
+    }
+
+    #[test]
+    fn one_authorization_server_is_as_good_as_another_unless_it_knows_a_secret() {
+        let named = ["https://a.example".to_owned(), "https://b.example/".to_owned()];
+        let of = |wanted: Wanted<'_>| wanted.of(&named);
+        assert_eq!(of(Wanted::Any).as_deref(), Ok("https://a.example"));
+        assert_eq!(of(Wanted::Only("https://b.example")).as_deref(), Ok("https://b.example/"));
+        assert_eq!(of(Wanted::Before("https://a.example/")).as_deref(), Ok("https://a.example"));
+        let refused = of(Wanted::Only("https://c.example")).expect_err("another");
+        assert!(refused.contains("only https://c.example is accepted"), "{refused}");
+        let refused = of(Wanted::Before("https://c.example")).expect_err("another");
+        assert!(
+            refused.contains("--issuer https://a.example") && refused.contains("was https://c.example"),
+            "{refused}"
+        );
+        assert!(Wanted::Any.of(&[]).is_err());
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::find::Found;
+use super::{find::Found, reach};
 use crate::inbox::visible::visible;
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -148,7 +148,9 @@ pub(super) async fn register(client: &Client, found: &Found, redirect: &str) -> 
 
 async fn answer(request: RequestBuilder, who: &str) -> Result<Value, String> {
     let asked = async {
-        let unreachable = |_| format!("{who} cannot be reached");
+        let unreachable = |error: reqwest::Error| {
+            reach::refusal(&error).unwrap_or_else(|| format!("{who} cannot be reached"))
+        };
         let mut response = request.header(ACCEPT, "application/json").send().await.map_err(unreachable)?;
         let status = response.status();
         let mut bytes = Vec::new();

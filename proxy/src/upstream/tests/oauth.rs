@@ -29,6 +29,8 @@ enum Quirk {
     OtherResource,
     /// It says that it is another one.
     OtherIssuer,
+    /// Its server names a second one besides it.
+    NamesTwo,
     /// It knows nothing of PKCE.
     NoPkce,
     /// The server answers no call without the scope `write`.
@@ -68,9 +70,13 @@ impl World {
                 } else {
                     &format!("{base}/mcp")
                 };
+                let servers = match quirk(Quirk::NamesTwo) {
+                    true => json!(["https://evil.example", base]),
+                    false => json!([base]),
+                };
                 Self::json(
                     200,
-                    &json!({"resource": resource, "authorization_servers": [base], "scopes_supported": ["read"]}),
+                    &json!({"resource": resource, "authorization_servers": servers, "scopes_supported": ["read"]}),
                 )
             }
             "/.well-known/oauth-authorization-server" => {
@@ -195,7 +201,7 @@ fn agreed(world: &World, url: &str) -> Returned {
 }
 
 async fn sign_in(world: &World, upstream: &Upstream) {
-    let url = auth(upstream).begin(BACK).await.expect("it can be done");
+    let url = auth(upstream).begin(BACK, None).await.expect("it can be done");
     auth(upstream).finish(&agreed(world, &url)).await.expect("signed in");
     upstream.signed_in();
 }
@@ -206,7 +212,7 @@ async fn somebody_signs_in_and_the_token_outlives_the_process() {
     let (upstreams, upstream) = start(place.config(&world, OAuth::default()));
     assert_eq!(told(&upstream, "echo").await, "unsent upstream-unauthorized");
     assert_eq!(auth(&upstream).standing(), Some("needed"));
-    let url = auth(&upstream).begin(BACK).await.expect("it can be done");
+    let url = auth(&upstream).begin(BACK, None).await.expect("it can be done");
     let asked = parts(&url);
     assert_eq!((&*asked["client_id"], &*asked["redirect_uri"], &*asked["scope"]), ("us", BACK, "read"));
     assert_eq!((&*asked["code_challenge_method"], &*asked["response_type"]), ("S256", "code"));
@@ -250,17 +256,17 @@ async fn answers_of_others_sign_nobody_in() {
     let (upstreams, upstream) = start(place.config(&world, OAuth::default()));
     let _ = told(&upstream, "echo").await;
     let auth = auth(&upstream);
-    let url = auth.begin(BACK).await.expect("it can be done");
+    let url = auth.begin(BACK, None).await.expect("it can be done");
     let stranger = Returned { state: "x".repeat(64), ..agreed(&world, &url) };
     assert!(auth.finish(&stranger).await.is_err());
     // A code of another authorization server would be given away here (RFC 9207).
     let mixed_up = Returned { iss: Some("https://evil.example".into()), ..agreed(&world, &url) };
     assert!(auth.finish(&mixed_up).await.expect_err("refused").contains("evil.example"));
     assert!(auth.finish(&agreed(&world, &url)).await.is_err(), "each beginning has one end");
-    let url = auth.begin(BACK).await.expect("it can be done");
+    let url = auth.begin(BACK, None).await.expect("it can be done");
     let silent = Returned { iss: None, ..agreed(&world, &url) };
     assert!(auth.finish(&silent).await.is_err(), "it always says who it is");
-    let url = auth.begin(BACK).await.expect("it can be done");
+    let url = auth.begin(BACK, None).await.expect("it can be done");
     let refused = Returned { code: None, error: Some("access_denied".into()), ..agreed(&world, &url) };
     assert!(auth.finish(&refused).await.expect_err("refused").contains("access_denied"));
     assert!(world.grants.lock().expect("whole").is_empty());
@@ -277,10 +283,70 @@ async fn descriptions_that_do_not_fit_are_not_followed() {
         let (world, place) = (world(quirk).await, Place::new());
         let (upstreams, upstream) = start(place.config(&world, OAuth::default()));
         let _ = told(&upstream, "echo").await;
-        let refused = auth(&upstream).begin(BACK).await.expect_err("refused");
+        let refused = auth(&upstream).begin(BACK, None).await.expect_err("refused");
         assert!(refused.contains(why), "{quirk:?}: {refused}");
         upstreams.stop().await;
     }
+}
+
+/// What is kept of the server, with another issuer.
+fn forge_issuer(place: &Place, issuer: &str) {
+    let mut kept: Value = serde_json::from_slice(&std::fs::read(place.file()).expect("kept")).expect("ours");
+    kept["fake"]["issuer"] = issuer.into();
+    std::fs::write(place.file(), kept.to_string()).expect("ours");
+}
+
+#[tokio::test]
+async fn a_secret_goes_to_one_authorization_server_only() {
+    let (world, place) = (world(Quirk::None).await, Place::new());
+    let here = format!("http://{}", world.address);
+    let ours = OAuth {
+        client_id: Some("us".into()),
+        client_secret: Some("secret".into()),
+        grant: Grant::ClientCredentials,
+        ..OAuth::default()
+    };
+    let (upstreams, upstream) = start(place.config(&world, ours.clone()));
+    assert_eq!(told(&upstream, "echo").await, "answer Bearer access-1");
+    upstreams.stop().await;
+
+    // The server names another one than the one that knows the secret.
+    forge_issuer(&place, "https://login.example");
+    world.revoke();
+    let grants = world.grants.lock().expect("whole").len();
+    let (upstreams, upstream) = start(place.config(&world, ours.clone()));
+    assert_eq!(told(&upstream, "echo").await, "unsent upstream-unauthorized");
+    upstreams.stop().await;
+    let person = OAuth { grant: Grant::Code, ..ours.clone() };
+    let (upstreams, upstream) = start(place.config(&world, person.clone()));
+    let refused = auth(&upstream).begin(BACK, None).await.expect_err("refused");
+    assert!(refused.contains("login.example") && refused.contains(&format!("--issuer {here}")), "{refused}");
+    assert_eq!(world.grants.lock().expect("whole").len(), grants, "nobody heard the secret");
+    // Somebody says that it is right.
+    assert!(auth(&upstream).begin(BACK, Some("https://other.example")).await.is_err());
+    let url = auth(&upstream).begin(BACK, Some(&here)).await.expect("accepted");
+    auth(&upstream).finish(&agreed(&world, &url)).await.expect("signed in");
+    auth(&upstream).begin(BACK, None).await.expect("from now on it is the one");
+    upstreams.stop().await;
+
+    // The configuration has the last word.
+    let only = |issuer: &str| OAuth { issuer: Some(issuer.into()), ..person.clone() };
+    let (upstreams, upstream) = start(place.config(&world, only("https://login.example")));
+    assert_eq!(auth(&upstream).standing(), None, "tokens of others are not used");
+    let refused = auth(&upstream).begin(BACK, Some(&here)).await.expect_err("refused");
+    assert!(refused.contains("only https://login.example is accepted"), "{refused}");
+    upstreams.stop().await;
+}
+
+#[tokio::test]
+async fn of_several_authorization_servers_the_one_that_is_wanted() {
+    let (world, place) = (world(Quirk::NamesTwo).await, Place::new());
+    let here = format!("http://{}", world.address);
+    let (upstreams, upstream) = start(place.config(&world, OAuth { issuer: Some(here), ..OAuth::default() }));
+    let _ = told(&upstream, "echo").await;
+    sign_in(&world, &upstream).await;
+    assert_eq!(told(&upstream, "echo").await, "answer Bearer access-1");
+    upstreams.stop().await;
 }
 
 #[tokio::test]
@@ -308,7 +374,7 @@ async fn more_rights_need_somebody_where_somebody_gave_the_first() {
     sign_in(&world, &upstream).await;
     world.good.lock().expect("whole")[0].push_str("read");
     assert_eq!(told(&upstream, "echo").await, "unsent upstream-unauthorized");
-    let url = auth(&upstream).begin(BACK).await.expect("it can be done");
+    let url = auth(&upstream).begin(BACK, None).await.expect("it can be done");
     assert_eq!(parts(&url)["scope"], "read write");
     upstreams.stop().await;
 }

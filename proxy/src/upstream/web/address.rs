@@ -12,7 +12,10 @@ use reqwest::{
 };
 
 use super::in_full;
-use crate::{config::OAuth, upstream::Authorizer};
+use crate::{
+    config::{OAuth, Reach},
+    upstream::{Authorizer, oauth::guarded},
+};
 
 /// Where a server is, and how it is spoken to. Shared by its connections, and with it the pool of sockets.
 pub(in crate::upstream) struct Address {
@@ -61,8 +64,9 @@ impl Address {
         }
         let (server, url) = (self.server.clone(), self.url.clone());
         // Another client: what others say must not use up this one's connections.
-        let auth =
-            authority(&self.url).ok().map(|client| Authorizer::new(server, url, config.clone(), client));
+        let auth = authority(&self.url, config.reach)
+            .ok()
+            .map(|client| Authorizer::new(server, url, config.clone(), client));
         Self { auth: auth.map(Arc::new), ..self }
     }
 
@@ -90,10 +94,10 @@ fn client(url: &Url) -> reqwest::Result<Client> {
 }
 
 /// A client for whoever signs people in to the server at `url`.
-fn authority(url: &Url) -> reqwest::Result<Client> {
-    let client = client_for(url).timeout(Duration::from_secs(20));
+fn authority(url: &Url, reach: Reach) -> reqwest::Result<Client> {
+    let client = || guarded(client_for(url).timeout(Duration::from_secs(20)), url, reach);
     // A server on this machine may have people sign in elsewhere; without certificates only http works.
-    client.build().or_else(|_| client_for(url).timeout(Duration::from_secs(20)).tls_certs_only([]).build())
+    client().build().or_else(|_| client().tls_certs_only([]).build())
 }
 
 fn client_for(url: &Url) -> reqwest::ClientBuilder {
