@@ -128,8 +128,8 @@ fn drive(script: &str, revision: &str, scenarios: &[&str]) {
         let words = || format!("{scenario}\n{}\n{}", ran.stdout, ran.stderr);
         assert_eq!(ran.code, Some(0), "{}", words());
         // `Passed: 17/17, 0 failed, 0 warnings`
-        let passed =
-            ran.stdout.split("Passed: ").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+        let said = [&*ran.stdout, &*ran.stderr].concat();
+        let passed = said.rsplit("Passed: ").next().and_then(|rest| rest.split('/').next()?.parse().ok());
         let passed: usize = passed.unwrap_or_else(|| panic!("{}", words()));
         assert!(passed > 0, "{}", words());
         checks += passed;
