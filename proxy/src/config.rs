@@ -30,7 +30,7 @@ pub(crate) use self::{
     people::{Agent, Operator, Role},
     proxy::TrustedProxy,
     reach::{Grant, Http, OAuth, Patience},
-    servers::{Breaker, ServerConfig, Share, Transport},
+    servers::{Breaker, ServerConfig, Share, Tasks, Transport},
     store::{Place, StoreConfig},
 };
 

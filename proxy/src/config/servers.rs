@@ -34,6 +34,8 @@ pub(crate) struct ServerConfig {
     pub(crate) trust_annotations: bool,
     /// JSON-RPC error codes and HTTP statuses by which it says that it executed nothing.
     pub(crate) unexecuted: Vec<i64>,
+    /// For whom it makes tasks of calls.
+    pub(crate) tasks: Tasks,
     /// When it is left alone for a while.
     pub(crate) breaker: Breaker,
     /// How long it may say nothing.
@@ -51,6 +53,7 @@ impl ServerConfig {
             share: Share::All,
             trust_annotations: false,
             unexecuted: Vec::new(),
+            tasks: Tasks::Agents,
             breaker: Breaker::default(),
             patience: Patience::default(),
         }
@@ -118,6 +121,15 @@ pub(crate) enum Share {
     Session,
     /// One for each principal.
     Principal,
+}
+
+/// For whom a server makes tasks of calls, where it can (extension Tasks of 2026-07-28).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tasks {
+    /// Agents that know tasks, which are theirs then.
+    Agents,
+    /// Everybody: Holdfast waits for the tasks of those who know none.
+    Use,
 }
 
 /// After `failures` failures of the transport within `window_ms` calls are refused for `open_ms`.
@@ -215,6 +227,7 @@ fn settings(section: &Section<'_>, name: String, transport: Option<Transport>) -
     let prefix = section.boolean("prefix").unwrap_or(true);
     let trust_annotations = section.boolean("trust_annotations").unwrap_or(false);
     let unexecuted = codes(section);
+    let tasks = section.one_of("tasks", &[("agents", Tasks::Agents), ("use", Tasks::Use)]);
     let breaker = breaker(section);
     let patience = reach::patience(section);
     Some(ServerConfig {
@@ -225,6 +238,7 @@ fn settings(section: &Section<'_>, name: String, transport: Option<Transport>) -
         share,
         trust_annotations,
         unexecuted,
+        tasks: tasks.unwrap_or(Tasks::Agents),
         breaker,
         patience,
     })

@@ -49,6 +49,21 @@ impl Client {
         Value::Object(capabilities).to_string()
     }
 
+    /// Whether it takes tasks of servers.
+    pub(super) fn takes_tasks(&self) -> bool {
+        self.capabilities.value()["extensions"][TASKS].is_object()
+    }
+
+    /// The same client, as one on whose behalf somebody waits for tasks. Only 2026-07-28 has them.
+    pub(super) fn with_tasks(&self) -> Self {
+        let mut capabilities = self.capabilities.value();
+        if !capabilities["extensions"].is_object() {
+            capabilities["extensions"] = json!({});
+        }
+        capabilities["extensions"][TASKS] = json!({});
+        Self { speaks: Speaks::Modern, capabilities: Text::of(&capabilities), ..self.clone() }
+    }
+
     /// The same client, as one that takes no tasks of servers: because we have promised it one of ours.
     pub(crate) fn without_tasks(&self) -> Self {
         let mut capabilities = self.capabilities.value();

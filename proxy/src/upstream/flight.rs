@@ -21,6 +21,16 @@ pub(crate) struct Flight {
     place: Arc<Mutex<Place>>,
     /// Its answer is not wanted any more: no further round is sent.
     withdrawn: Arc<AtomicBool>,
+    /// Whether its server has made a task of it that goes on without a connection.
+    errand: Arc<Mutex<Errand>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Errand {
+    #[default]
+    None,
+    Out,
+    Over,
 }
 
 enum Place {
@@ -37,17 +47,21 @@ enum Place {
 
 impl Flight {
     pub(super) fn new() -> Self {
-        Self { place: Arc::new(Mutex::new(Place::Waiting(None))), withdrawn: Arc::default() }
+        Self::at(Place::Waiting(None))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place: Arc::new(Mutex::new(place)), withdrawn: Arc::default(), errand: Arc::default() }
     }
 
     /// That of a request that an earlier life sent.
     pub(super) fn of_earlier_life(link: Link, id: RequestId) -> Self {
-        Self { place: Arc::new(Mutex::new(Place::Sent(link, id))), withdrawn: Arc::default() }
+        Self::at(Place::Sent(link, id))
     }
 
     /// That of a request that an earlier life sent, to a server that has asked back and holds no connection for it.
     pub(super) fn of_asked() -> Self {
-        Self { place: Arc::new(Mutex::new(Place::Asked)), withdrawn: Arc::default() }
+        Self::at(Place::Asked)
     }
 
     /// Tells the server that the answer is not wanted; an answer that comes all the same is still passed on. A call
@@ -79,11 +93,30 @@ impl Flight {
     /// Whether the process or session that the call was sent to no longer exists: whatever it was doing is over.
     /// Without a session, by HTTP, only the end of the call's own stream can be told.
     pub(crate) fn gone(&self) -> bool {
+        match *self.errand() {
+            Errand::None => {}
+            Errand::Out => return false,
+            Errand::Over => return true,
+        }
         match &*self.place() {
             Place::Waiting(_) | Place::Sending(_) | Place::Asked => false,
             Place::Sent(link, id) => link.is_gone(*id),
             Place::Never => true,
         }
+    }
+
+    /// Its server has made a task of it, for whose end somebody waits from now on.
+    pub(super) fn go_on_errand(&self) {
+        *self.errand() = Errand::Out;
+    }
+
+    /// The task has come to its end.
+    pub(super) fn return_from_errand(&self) {
+        *self.errand() = Errand::Over;
+    }
+
+    fn errand(&self) -> MutexGuard<'_, Errand> {
+        self.errand.lock().expect("nothing panics while it holds the errand")
     }
 
     /// It will not be sent.
@@ -163,6 +196,8 @@ impl Flight {
     ) {
         match &wanted.way {
             Way::Response(id) => link.peer().ask_again(id, round::request_id(parcel, 0), wanted, &listener),
+            // Whoever waits for the task asks by itself.
+            Way::Task(_) => {}
             Way::Round { round, state } => {
                 let going =
                     Going { flight: self.clone(), shared: shared.clone(), parcel: parcel.clone(), listener };

@@ -4,6 +4,7 @@ mod audience;
 mod catalog;
 mod client;
 mod era;
+mod errand;
 mod flight;
 mod headers;
 mod health;
@@ -149,6 +150,7 @@ impl Upstreams {
     /// All unfinished calls were read back: what servers of an earlier life say finds them.
     pub(crate) fn recovered(&self) {
         self.all().iter().for_each(|upstream| upstream.settled());
+        self.common.threads.recovered();
         self.ready.cancel();
     }
 

@@ -29,7 +29,8 @@ pub(super) fn refused(error: &RawValue) -> Refused {
     Refused { error: Text::from(error), code, status: None, retry_after_ms: None }
 }
 
-fn kind(result: &str) -> AnswerKind {
+/// Of which kind a result is.
+pub(super) fn kind(result: &str) -> AnswerKind {
     #[derive(Deserialize)]
     struct Flag<'a> {
         #[serde(borrow, default, rename = "isError")]

@@ -46,6 +46,8 @@ type Responder = Box<dyn FnOnce(Answers) + Send>;
 pub(crate) enum Way {
     /// As the response to a request of its own, with this id (a JSON text). To be told twice does no harm.
     Response(String),
+    /// By `tasks/update` of this task. To be told twice does no harm.
+    Task(String),
     /// By its request sent again. That may be done once.
     Round {
         /// How often it was sent again before.
@@ -59,7 +61,7 @@ impl Way {
     /// Of which round of the request it is.
     pub(super) fn round(&self) -> u32 {
         match self {
-            Self::Response(_) => 0,
+            Self::Response(_) | Self::Task(_) => 0,
             Self::Round { round, .. } => *round,
         }
     }
@@ -132,7 +134,7 @@ impl Question {
 
 fn number(about: RequestId, wanted: &Wanted) -> u64 {
     let (round, way) = match &wanted.way {
-        Way::Response(id) => (0, id.as_str()),
+        Way::Response(id) | Way::Task(id) => (0, id.as_str()),
         Way::Round { round, state } => (round + 1, state.as_deref().unwrap_or_default()),
     };
     let (about, round) = (about.number().to_be_bytes(), round.to_be_bytes());

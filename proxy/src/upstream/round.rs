@@ -156,8 +156,14 @@ pub(super) fn input_wanted(result: &Text) -> Option<(Vec<Ask>, Option<Text>)> {
     if member("resultType") != Some(r#""input_required""#) {
         return None;
     }
+    let asks = member("inputRequests").map(asks_in).unwrap_or_default();
+    Some((asks, member("requestState").and_then(|state| Text::parse(state).ok())))
+}
+
+/// What an object of `inputRequests` asks for.
+pub(super) fn asks_in(requests: &str) -> Vec<Ask> {
     let mut asks = Vec::new();
-    for (name, request) in member("inputRequests").and_then(wire::members).unwrap_or_default() {
+    for (name, request) in wire::members(requests).unwrap_or_default() {
         let request = wire::members(request).unwrap_or_default();
         let part = |name: &str| request.iter().rfind(|(other, _)| other == name).map(|(_, value)| *value);
         let method = part("method").and_then(|method| serde_json::from_str::<String>(method).ok());
@@ -167,7 +173,7 @@ pub(super) fn input_wanted(result: &Text) -> Option<(Vec<Ask>, Option<Text>)> {
             params: part("params").and_then(|params| Text::parse(params).ok()),
         });
     }
-    Some((asks, member("requestState").and_then(|state| Text::parse(state).ok())))
+    asks
 }
 
 /// The end of a request whose question the client cannot answer.

@@ -15,6 +15,7 @@ use super::{
     Authorizer, Client, Dispatch, Health, HealthState, RECONFIGURED, Relayed, Sharer, Signal, Speaks, Tool,
     Unsent, Wanted, Way,
     catalog::Catalog,
+    errand,
     flight::Flight,
     instance::{For, Instance, Keep, START_LIMIT},
     kept::Again,
@@ -185,6 +186,7 @@ impl Upstream {
 
     fn send(self: &Arc<Self>, parcel: Parcel, on: Box<dyn Fn(Signal) + Send + Sync>) -> Flight {
         let flight = Flight::new();
+        let (parcel, on) = errand::equip(self, &self.shared(), parcel, &flight, Arc::from(on));
         let (instance, shared) = match self.instance_for(&parcel) {
             Ok(found) => found,
             Err(unsent) => {
@@ -273,9 +275,16 @@ impl Upstream {
         let shared = self.shared();
         let parcel = Parcel::Call(Arc::new(dispatch));
         let on: Listener = Arc::from(on);
+        if let Some(flight) = errand::take_up(self, &shared, &parcel, &on) {
+            return Again::Awaited(flight);
+        }
         let is_round = wanted.is_some_and(|(wanted, _)| matches!(wanted.way, Way::Round { .. }));
         match (&shared.config().transport, wanted) {
-            (Transport::Stdio { .. }, _) => shared.estate.again(&shared, &parcel, meant, wanted, on),
+            (Transport::Stdio { .. }, _) => {
+                // What it says of a task may be the first that is read of it.
+                let (_, on) = errand::equip(self, &shared, parcel.clone(), &Flight::of_asked(), on);
+                shared.estate.again(&shared, &parcel, meant, wanted, on)
+            }
             (Transport::Http { .. }, Some((wanted, false))) if is_round => {
                 self.ask_again(&shared, parcel, wanted, on).map_or(Again::Unknown, Again::Awaited)
             }

@@ -26,6 +26,7 @@ fn config(transport: Transport, share: Share) -> ServerConfig {
         share,
         trust_annotations: false,
         unexecuted: Vec::new(),
+        tasks: crate::config::Tasks::Agents,
         breaker: crate::config::Breaker { failures: 5, window_ms: 30_000, open_ms: 15_000 },
         patience: crate::config::Patience::default(),
     }

@@ -1,12 +1,12 @@
 //! What the next life needs to take up requests by HTTP where this one ended: the sessions of legacy servers, and from which
-//! event on the answer of each call comes.
+//! event on the answer of each call comes; and which tasks servers have made of calls.
 //!
 //! It is kept in a file beside the journal, written by a thread of its own. No call waits for that, and nothing of it is
-//! synced: a process that is killed leaves all that it wrote, and where a power loss takes the last of it, the calls are
+//! synced but what is known of tasks: a process that is killed leaves all that it wrote, and where a power loss takes the last of it, the calls are
 //! in doubt as they would be without it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -46,6 +46,15 @@ pub(super) struct Session {
     pub(super) offer: Offer,
 }
 
+/// A task that a server has made of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Task {
+    /// The server's URL or command line.
+    pub(super) identity: String,
+    /// The server's own id of it.
+    pub(super) id: String,
+}
+
 /// A session's number: unique over all lives, as far as chance goes.
 pub(super) type Number = u64;
 
@@ -55,7 +64,11 @@ enum Note {
     Begun(Number, Box<Session>),
     /// A request, by its id, and the event after which more of its answer comes.
     At(u64, Number, String),
+    /// The task that a server has made of a request.
+    Task(u64, Task),
     Done(u64),
+    /// Nobody will ask for this request again.
+    Forget(u64),
     Over(Number),
 }
 
@@ -78,7 +91,10 @@ pub(crate) struct Threads {
 struct Known {
     sessions: BTreeMap<Number, Session>,
     places: HashMap<u64, (Number, String)>,
+    tasks: HashMap<u64, Task>,
     done: VecDeque<u64>,
+    /// The requests that were asked for.
+    wanted: HashSet<u64>,
 }
 
 impl Threads {
@@ -121,6 +137,18 @@ impl Threads {
         }
     }
 
+    /// A task was made of `request`.
+    pub(super) fn has_task(&self, request: RequestId, task: Task) {
+        self.keep(Note::Task(request.number(), task));
+    }
+
+    /// The task that a request of an earlier life has become.
+    pub(super) fn task(&self, request: RequestId) -> Option<Task> {
+        let mut found = self.found();
+        found.wanted.insert(request.number());
+        found.tasks.get(&request.number()).cloned()
+    }
+
     /// Nothing more is expected of this request.
     pub(super) fn done(&self, request: RequestId) {
         self.keep(Note::Done(request.number()));
@@ -145,7 +173,9 @@ impl Threads {
 
     /// Where the answer to a request of an earlier life goes on.
     pub(super) fn place(&self, request: RequestId) -> Option<(Number, String)> {
-        self.found().places.get(&request.number()).cloned()
+        let mut found = self.found();
+        found.wanted.insert(request.number());
+        found.places.get(&request.number()).cloned()
     }
 
     /// Forgets the sessions that nobody has asked for: their servers are not configured any more, and with them went what
@@ -156,6 +186,13 @@ impl Threads {
             tracing::info!(target: "upstream", server = session.server, "a session of a server that is not configured any more is forgotten");
             self.over(number);
         }
+    }
+
+    /// All unfinished calls have asked for what is theirs: nobody will ask for the rest.
+    pub(super) fn recovered(&self) {
+        let found = std::mem::take(&mut *self.found());
+        let requests: HashSet<u64> = found.places.into_keys().chain(found.tasks.into_keys()).collect();
+        requests.difference(&found.wanted).for_each(|request| self.keep(Note::Forget(*request)));
     }
 
     /// This life ends, and another one may follow: sessions in which calls are under way are left to it.
@@ -210,21 +247,27 @@ impl Known {
     }
 
     fn read_again(other: &Self) -> Self {
-        let Self { sessions, places, .. } = other;
-        Self { sessions: sessions.clone(), places: places.clone(), done: VecDeque::new() }
+        let Self { sessions, places, tasks, .. } = other;
+        let (sessions, places, tasks) = (sessions.clone(), places.clone(), tasks.clone());
+        Self { sessions, places, tasks, ..Self::default() }
     }
 
     fn take(&mut self, note: Note) {
         match note {
             Note::Begun(number, session) => drop(self.sessions.insert(number, *session)),
             Note::At(request, session, event) => drop(self.places.insert(request, (session, event))),
+            Note::Task(request, task) => drop(self.tasks.insert(request, task)),
             Note::Done(request) => {
                 self.done.push_back(request);
                 if self.done.len() > REMEMBERED
                     && let Some(oldest) = self.done.pop_front()
                 {
-                    self.places.remove(&oldest);
+                    self.take(Note::Forget(oldest));
                 }
+            }
+            Note::Forget(request) => {
+                self.places.remove(&request);
+                self.tasks.remove(&request);
             }
             Note::Over(number) => {
                 self.sessions.remove(&number);
@@ -238,7 +281,8 @@ impl Known {
         let sessions = self.sessions.iter();
         let begun = sessions.map(|(number, session)| Note::Begun(*number, Box::new(session.clone())));
         let places = self.places.iter();
-        begun.chain(places.map(|(request, (session, event))| Note::At(*request, *session, event.clone())))
+        let at = places.map(|(request, (session, event))| Note::At(*request, *session, event.clone()));
+        begun.chain(at).chain(self.tasks.iter().map(|(request, task)| Note::Task(*request, task.clone())))
     }
 }
 
@@ -255,20 +299,27 @@ impl Book {
     fn keep(&mut self, orders: &mpsc::Receiver<Order>) {
         self.write_anew();
         while let Ok(first) = orders.recv() {
-            let (mut lines, mut flushed) = (Vec::new(), Vec::new());
+            let (mut lines, mut flushed, mut sync) = (Vec::new(), Vec::new(), false);
             for order in std::iter::once(first).chain(orders.try_iter().take(1000)) {
                 match order {
                     Order::Flush(tell) => flushed.push(tell),
                     Order::Keep(note) => {
-                        // Without effect on what is read: the place is of no use to anybody then.
-                        if !matches!(note, Note::Done(_)) {
+                        // The next life finds out by itself which requests are of no use to anybody.
+                        if !matches!(note, Note::Done(_) | Note::Forget(_)) {
                             line(&mut lines, &note);
                         }
+                        // A task may take days, and somebody waits until this is written.
+                        sync |= matches!(note, Note::Task(..));
                         self.known.take(note);
                     }
                 }
             }
             self.write(&lines);
+            if let Some(file) = self.file.as_ref().filter(|_| sync)
+                && let Err(error) = file.sync_data()
+            {
+                self.fail(&error);
+            }
             for tell in flushed {
                 let _ = tell.send(());
             }

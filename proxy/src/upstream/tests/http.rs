@@ -1,6 +1,7 @@
 //! Servers by streamable HTTP.
 
 mod resumed;
+mod tasks;
 
 use std::{
     collections::HashMap,
