@@ -276,7 +276,7 @@ impl Call {
     }
 
     /// The call waited for its agent, from then until now: its own clocks stood still meanwhile. Like `heard` this is
-    /// in no entry; after a restart they count from the last one.
+    /// in no entry: whoever wants it to last keeps it beside them.
     pub fn paused(&mut self, from: Millis, until: Millis) {
         let pause_ms = until.since(from);
         for clock in [&mut self.since, &mut self.heard, &mut self.deadline] {

@@ -16,6 +16,8 @@ use crate::{
     wire,
 };
 
+/// Answered questions that are remembered: more than a server has asked by the time that it repeats one.
+const REMEMBERED: usize = 256;
 /// Under these names the journal keeps the notes, by call.
 const NOTES: &str = "asked/";
 
@@ -28,6 +30,9 @@ pub(super) struct Note {
     /// The numbers of questions that are answered.
     answered: Vec<u64>,
     latest: Option<Latest>,
+    /// Of an earlier life: what is answered in it may not have been told.
+    #[serde(skip)]
+    is_found: bool,
     /// On whose behalf the call is sent again.
     client: Client,
 }
@@ -47,7 +52,14 @@ pub(super) type Standing = (Arc<Question>, Millis);
 
 impl Note {
     fn new(attempt: Attempt, client: &Client) -> Self {
-        Self { attempt, paused_ms: 0, answered: Vec::new(), latest: None, client: client.clone() }
+        Self {
+            attempt,
+            paused_ms: 0,
+            answered: Vec::new(),
+            latest: None,
+            is_found: false,
+            client: client.clone(),
+        }
     }
 
     /// Whether it is about what this call is doing now.
@@ -77,14 +89,27 @@ impl Note {
         self.latest.as_ref().filter(|latest| latest.wanted == *wanted).map(|latest| latest.since)
     }
 
-    /// As it is kept. A question that is too long for that is left out, and with it the way to ask it again.
+    fn is_answered(&mut self, number: u64) {
+        if self.answered.len() == REMEMBERED {
+            self.answered.remove(0);
+        }
+        self.answered.push(number);
+    }
+
+    /// Whether this question was answered, and nothing of that may be missing at the server.
+    fn has_done_with(&self, question: &Question) -> bool {
+        let is_latest = self.latest.as_ref().is_some_and(|latest| latest.wanted == question.wanted);
+        self.answered.contains(&question.number) && !(self.is_found && is_latest)
+    }
+
+    /// As it is kept. What is too long for that is left out, and with it the way to ask it again.
     fn kept(&self) -> Vec<u8> {
         let text = |note: &Self| serde_json::to_vec(note).expect("a note is texts and numbers");
         let whole = text(self);
         if whole.len() <= KEEP_VALUE_MOST {
             return whole;
         }
-        text(&Self { latest: None, ..self.clone() })
+        text(&Self { latest: None, client: (*Client::unknown()).clone(), ..self.clone() })
     }
 }
 
@@ -96,7 +121,14 @@ impl Task {
             current.then(|| shared.client.clone())
         });
         let Some(client) = client else {
-            question.refuse(&wire::error_member(wire::INVALID_REQUEST, "this request is over", None));
+            match question.wanted.way {
+                // Only the agent's own words may end it; this is nobody's.
+                Way::Round { .. } => question.take_back(),
+                Way::Response(_) | Way::Task(_) => {
+                    let over = wire::error_member(wire::INVALID_REQUEST, "this request is over", None);
+                    question.refuse(&over);
+                }
+            }
             return Ok(());
         };
         // A stream that is taken up again tells once more what was asked on it.
@@ -105,14 +137,20 @@ impl Task {
             return Ok(());
         }
         let mut note = self.note.take().filter(|note| note.attempt == attempt);
-        if note.as_ref().is_some_and(|note| note.answered.contains(&question.number)) {
+        if note.as_ref().is_some_and(|note| note.has_done_with(&question)) {
             self.note = note;
             return Ok(());
         }
-        let known = note.as_ref().and_then(|note| note.since(&question.wanted));
+        let known =
+            note.as_ref().filter(|note| note.has_open()).and_then(|note| note.since(&question.wanted));
         // A second question before the first one is answered: the clock of the first goes on.
         let since = known.or(self.question.as_ref().map(|(_, since)| *since)).unwrap_or_else(now);
         let noted = note.get_or_insert_with(|| Note::new(attempt, &client));
+        if let Some((replaced, _)) = &self.question {
+            noted.is_answered(replaced.number);
+        }
+        noted.answered.retain(|number| *number != question.number);
+        noted.is_found = false;
         noted.latest = Some(Latest { wanted: question.wanted.clone(), since, answered: false });
         self.note = note;
         if known.is_none() {
@@ -136,7 +174,7 @@ impl Task {
         self.live.with(|shared| shared.call.paused(since, until));
         if let Some(note) = &mut self.note {
             note.paused_ms += until.since(since);
-            note.answered.push(question.number);
+            note.is_answered(question.number);
             match &mut note.latest {
                 Some(latest) if matches!(latest.wanted.way, Way::Round { .. }) => latest.answered = true,
                 latest => *latest = None,
@@ -182,7 +220,7 @@ pub(super) fn notes(journal: &dyn Journal, calls: &[Call]) -> Result<HashMap<Cal
         let call = name.strip_prefix(NOTES).and_then(|id| calls.get(id));
         let note = serde_json::from_slice::<Note>(&value).ok();
         match call.zip(note).filter(|(call, note)| note.is_of(call)) {
-            Some((call, note)) => drop(notes.insert(call.id, note)),
+            Some((call, note)) => drop(notes.insert(call.id, Note { is_found: true, ..note })),
             None => over.push((name, None)),
         }
     }
@@ -190,4 +228,57 @@ pub(super) fn notes(journal: &dyn Journal, calls: &[Call]) -> Result<HashMap<Cal
         journal.keep(over)?;
     }
     Ok(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_store::Text;
+
+    use super::*;
+    use crate::upstream::Ask;
+
+    fn wanted(params: &str) -> Wanted {
+        let ask = Ask { name: "a".into(), method: "m".into(), params: Some(Text::of(&params)) };
+        Wanted { asks: vec![ask], way: Way::Round { round: 0, state: Some(Text::of(&"s")) } }
+    }
+
+    fn note(wanted: Wanted, answered: bool) -> Note {
+        let latest = Some(Latest { wanted, since: Millis(7), answered });
+        Note { latest, ..Note::new(Attempt(1), &Client::unknown()) }
+    }
+
+    fn again(note: &Note) -> Note {
+        serde_json::from_slice(&note.kept()).expect("it can be read")
+    }
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let read = again(&note(wanted("1.50"), false));
+        assert_eq!(read.latest(), Some((&wanted("1.50"), false)));
+        assert_eq!(read.since(&wanted("1.50")), Some(Millis(7)));
+        assert!(read.has_open());
+    }
+
+    #[test]
+    fn what_is_too_long_is_left_out_of_it() {
+        let long = "x".repeat(KEEP_VALUE_MOST);
+        assert_eq!(again(&note(wanted(&long), false)).latest(), None);
+        let capabilities = Text::of(&serde_json::json!({ "experimental": long }));
+        let client = Client { capabilities, ..(*Client::unknown()).clone() };
+        let note = Note { client, ..note(wanted("1"), false) };
+        assert!(note.kept().len() < KEEP_VALUE_MOST);
+        assert_eq!(again(&note).client(), Client::unknown());
+    }
+
+    #[test]
+    fn what_was_answered_is_asked_again_only_where_that_may_not_have_been_told() {
+        let question = Question::asked(wanted("1"));
+        let mut known = note(wanted("1"), true);
+        known.is_answered(question.number);
+        assert!(known.has_done_with(&question), "its server says it twice");
+        known.is_found = true;
+        assert!(!known.has_done_with(&question), "the end came between the note and the round");
+        known.latest = Some(Latest { wanted: wanted("2"), since: Millis(8), answered: false });
+        assert!(known.has_done_with(&question), "it has asked something else since");
+    }
 }

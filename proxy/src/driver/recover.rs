@@ -120,7 +120,12 @@ impl Driver {
             let wanted = note.filter(|_| latest && same).and_then(Note::latest);
             let dispatch = live.with(|shared| dispatch_of(shared, attempt));
             match upstream.again(dispatch, meant, wanted, hear) {
-                Again::Awaited(sent) => flight = Some((attempt, sent)),
+                Again::Awaited(sent) => {
+                    if !latest {
+                        sent.no_more_rounds();
+                    }
+                    flight = Some((attempt, sent));
+                }
                 Again::NeverSent => {
                     let message = "Holdfast was restarted before this attempt left.".to_owned();
                     let unsent = Signal::Unsent(Unsent { code: "upstream-unreachable", message });

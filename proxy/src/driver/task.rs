@@ -228,6 +228,10 @@ impl Task {
     async fn commit(&mut self, at: Millis, mut step: Step) -> Result<(), Halt> {
         let dispatches = step.append.iter().any(|entry| matches!(entry, Entry::Dispatched { .. }));
         let recording = dispatches.then(|| self.driver.dispatching.token());
+        if dispatches && let Some((_, earlier)) = &self.flight {
+            // What its server still wants sent again would be done beside this one.
+            earlier.no_more_rounds();
+        }
         if dispatches && self.driver.closing.is_cancelled() {
             drop(recording);
             // The next start goes on from here, and nothing is in doubt.
@@ -312,6 +316,12 @@ impl Task {
     }
 
     fn fold(&mut self, at: Millis, entries: &[Entry], keys: KeyFate) {
+        if let Some((_, since)) = &mut self.question {
+            // So that no clock counts the time until now, if this is the end of the attempt.
+            let until = now();
+            self.live.with(|shared| shared.call.paused(*since, until));
+            *since = until;
+        }
         let (left_flight, state) = self.live.with(|shared| {
             let in_flight = shared.call.state == State::InFlight;
             for entry in entries {
@@ -328,7 +338,14 @@ impl Task {
                 (self.slot, self.queued) = (None, None)
             }
         }
+        if left_flight && let Some((question, _)) = self.question.take() {
+            // Nobody can tell the server any more.
+            question.take_back();
+        }
         if state.is_done() {
+            if let Some((_, flight)) = &self.flight {
+                flight.no_more_rounds();
+            }
             self.driver.settled(at, &self.live, keys);
         }
         self.live.changed();

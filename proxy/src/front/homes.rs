@@ -6,7 +6,7 @@ use holdfast_store::Text;
 use serde_json::Value;
 
 use super::{Front, era, lists, problem::Problem, rpc::Request, splice::set_member, task_id};
-use crate::upstream::{Relayed, Upstream};
+use crate::upstream::{Relayed, Speaks, Upstream};
 
 /// Servers, each with the request as it is sent there.
 pub(super) type Homes = VecDeque<(Arc<Upstream>, Relayed)>;
@@ -34,6 +34,10 @@ pub(super) async fn homes(front: &Front, request: &Request<'_>, relayed: Relayed
             Ok(VecDeque::from([renamed("name", home)]))
         }
         "completion/complete" => completing(front, request, relayed).await,
+        // 2026-07-28 has done away with it.
+        "tasks/result" if client.speaks == Speaks::Modern => {
+            Err(era::unknown_method(request.era, "tasks/result"))
+        }
         "tasks/get" | "tasks/update" | "tasks/result" | "tasks/cancel" => {
             let home = text("taskId").and_then(|id| task_id::home(front, &request.caller.principal, &id));
             let home = home.ok_or_else(|| {

@@ -121,7 +121,7 @@ pub(super) fn take_up(
     let Parcel::Call(dispatch) = parcel else { return None };
     let id = RequestId::of_round(dispatch.attempt?, 0);
     let task = shared.common.threads.task(id).filter(|task| task.identity == *shared.identity)?;
-    let flight = Flight::of_asked();
+    let flight = Flight::of_asked(0);
     flight.go_on_errand();
     let errand = Errand {
         upstream: upstream.clone(),

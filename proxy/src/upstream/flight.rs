@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use super::{
@@ -21,8 +21,27 @@ pub(crate) struct Flight {
     place: Arc<Mutex<Place>>,
     /// Its answer is not wanted any more: no further round is sent.
     withdrawn: Arc<AtomicBool>,
+    rounds: Arc<Rounds>,
     /// Whether its server has made a task of it that goes on without a connection.
     errand: Arc<Mutex<Errand>>,
+}
+
+/// How far it is with a server that wants it again and again.
+#[derive(Default)]
+struct Rounds {
+    /// How often it was sent again.
+    sent: AtomicU32,
+    /// Another attempt takes its place, or its call has ended: it is not sent again.
+    over: AtomicBool,
+}
+
+/// What the end of is the end of the request's work, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tie {
+    /// The stream of the request, where there is neither process nor session.
+    Stream,
+    /// The process or session. Its stream has ended, or it was our own end that broke it: that says nothing.
+    Session,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +57,7 @@ enum Place {
     Waiting(Option<String>),
     /// Being handed to the connection; the same.
     Sending(Option<String>),
-    Sent(Link, RequestId),
+    Sent(Link, RequestId, Tie),
     /// An earlier life sent it; the server waits for an answer, with nothing of ours open.
     Asked,
     /// It never left.
@@ -51,17 +70,47 @@ impl Flight {
     }
 
     fn at(place: Place) -> Self {
-        Self { place: Arc::new(Mutex::new(place)), withdrawn: Arc::default(), errand: Arc::default() }
+        Self {
+            place: Arc::new(Mutex::new(place)),
+            withdrawn: Arc::default(),
+            rounds: Arc::default(),
+            errand: Arc::default(),
+        }
     }
 
-    /// That of a request that an earlier life sent.
-    pub(super) fn of_earlier_life(link: Link, id: RequestId) -> Self {
-        Self::at(Place::Sent(link, id))
+    /// That of a request that an earlier life sent, for the last time in this round.
+    pub(super) fn of_earlier_life(link: Link, id: RequestId, round: u32) -> Self {
+        let flight = Self::at(Place::Sent(link, id, Tie::Session));
+        flight.rounds.sent.store(round, Ordering::SeqCst);
+        flight
     }
 
     /// That of a request that an earlier life sent, to a server that has asked back and holds no connection for it.
-    pub(super) fn of_asked() -> Self {
-        Self::at(Place::Asked)
+    pub(super) fn of_asked(round: u32) -> Self {
+        let flight = Self::at(Place::Asked);
+        flight.rounds.sent.store(round, Ordering::SeqCst);
+        flight
+    }
+
+    /// It is not sent again, whatever its server wants: another attempt takes its place, or its call has ended. What
+    /// still comes of it is passed on.
+    pub(crate) fn no_more_rounds(&self) {
+        self.rounds.over.store(true, Ordering::SeqCst);
+    }
+
+    /// The server has asked back in this round. False where it has done so before, or nobody is to go on.
+    pub(super) fn asked_in(&self, round: u32) -> bool {
+        if let Place::Sent(_, _, tie) = &mut *self.place() {
+            *tie = Tie::Session;
+        }
+        self.rounds.sent.load(Ordering::SeqCst) == round && !self.rounds.over.load(Ordering::SeqCst)
+    }
+
+    /// It is about to be sent again after this round. False where that was done, or is not to be done any more.
+    pub(super) fn goes_on_from(&self, round: u32) -> bool {
+        let next = round.saturating_add(1);
+        !self.rounds.over.load(Ordering::SeqCst)
+            && self.rounds.sent.compare_exchange(round, next, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Tells the server that the answer is not wanted; an answer that comes all the same is still passed on. A call
@@ -73,7 +122,7 @@ impl Flight {
                 *withdrawn = Some(reason.to_owned());
                 return;
             }
-            Place::Sent(link, id) => (link.clone(), *id),
+            Place::Sent(link, id, _) => (link.clone(), *id),
             Place::Asked | Place::Never => return,
         };
         link.withdraw(id, reason);
@@ -100,7 +149,8 @@ impl Flight {
         }
         match &*self.place() {
             Place::Waiting(_) | Place::Sending(_) | Place::Asked => false,
-            Place::Sent(link, id) => link.is_gone(*id),
+            Place::Sent(link, id, Tie::Stream) => link.is_gone(*id),
+            Place::Sent(link, _, Tie::Session) => link.is_gone_for_good(),
             Place::Never => true,
         }
     }
@@ -153,7 +203,7 @@ impl Flight {
     }
 
     pub(super) fn sent(&self, link: Link, id: RequestId) {
-        if let Place::Sending(Some(reason)) = self.swap(Place::Sent(link.clone(), id)) {
+        if let Place::Sending(Some(reason)) = self.swap(Place::Sent(link.clone(), id, Tie::Stream)) {
             link.withdraw(id, &reason);
         }
     }
@@ -230,4 +280,28 @@ pub(super) fn trusted(shared: &Shared, link: &Link, tool: &str) -> Result<(), Un
         shared.name
     );
     Err(Unsent { code: UNTRUSTED, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_followed_by_one_other() {
+        let flight = Flight::new();
+        assert!(flight.asked_in(0) && flight.goes_on_from(0));
+        assert!(!flight.asked_in(0) && !flight.goes_on_from(0), "a second answer to the same round");
+        assert!(flight.asked_in(1));
+        flight.no_more_rounds();
+        assert!(!flight.asked_in(1) && !flight.goes_on_from(1));
+        assert!(Flight::of_asked(3).goes_on_from(3));
+    }
+
+    #[test]
+    fn between_two_rounds_nothing_is_gone() {
+        assert!(!Flight::of_asked(0).gone());
+        let never = Flight::new();
+        never.never();
+        assert!(never.gone());
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -55,8 +55,6 @@ pub(super) struct For {
     pub(super) sharer: Sharer,
     /// The era of those whom it serves.
     pub(super) speaks: Speaks,
-    /// The first of them.
-    pub(super) client: Arc<Client>,
 }
 
 impl For {
@@ -64,14 +62,6 @@ impl For {
         match (&self.sharer, self.speaks) {
             (Sharer::All, Speaks::Legacy) => Keep::Open,
             _ => Keep::OnDemand,
-        }
-    }
-
-    /// What `initialize` declares.
-    fn capabilities(&self) -> String {
-        match self.sharer {
-            Sharer::All => client::of_everybody(),
-            Sharer::Channel(_) | Sharer::Principal(_) => self.client.declared(),
         }
     }
 }
@@ -87,6 +77,8 @@ enum Status {
 /// One process or session, over all its lives.
 pub(super) struct Instance {
     for_whom: For,
+    /// The first of those whom it serves, of whom anything is known.
+    client: OnceLock<Arc<Client>>,
     status: watch::Sender<Status>,
     wanted: Notify,
     /// What must have ended before it is opened for the first time.
@@ -110,6 +102,7 @@ impl Instance {
     pub(super) fn start(shared: Arc<Shared>, for_whom: For, after: CancellationToken) -> Arc<Self> {
         let instance = Arc::new(Self {
             for_whom,
+            client: OnceLock::new(),
             status: watch::Sender::new(Status::Down(None)),
             wanted: Notify::new(),
             after,
@@ -124,6 +117,24 @@ impl Instance {
         });
         tokio::spawn(instance.clone().run(shared));
         instance
+    }
+
+    /// It serves this client, too.
+    pub(super) fn serves(&self, client: &Arc<Client>) {
+        if !Arc::ptr_eq(client, &Client::unknown()) {
+            // The first one stays.
+            let _ = self.client.set(client.clone());
+        }
+    }
+
+    /// What `initialize` declares.
+    fn capabilities(&self) -> String {
+        match self.for_whom.sharer {
+            Sharer::All => client::of_everybody(),
+            Sharer::Channel(_) | Sharer::Principal(_) => {
+                self.client.get().map_or_else(|| Client::unknown().declared(), |client| client.declared())
+            }
+        }
     }
 
     /// The open connection, if there is one.
@@ -293,7 +304,12 @@ impl Instance {
             if !link.has_headers() || self.lists_tools(shared, &link).await {
                 return Ok((link, offer));
             }
-            tokio::spawn(kept::end_when_idle(link));
+            // Not before it is known who waits for an answer from it.
+            let ready = shared.common.ready.clone();
+            tokio::spawn(async move {
+                ready.cancelled().await;
+                kept::end_when_idle(link).await;
+            });
         }
         shared.report(HealthState::Starting, None);
         let mut link = shared.link(sharer).await.map_err(|unsent| (unsent, None))?;
@@ -331,7 +347,7 @@ impl Instance {
     async fn agree(&self, shared: &Shared, link: &Link, first: Opening) -> Result<Offer, NotOpen> {
         let unsent = |message| NotOpen::Unsent(Unsent { code: "upstream-unreachable", message });
         let agreed = async {
-            let offer = link.open(first, &self.for_whom.capabilities()).await?;
+            let offer = link.open(first, &self.capabilities()).await?;
             shared.remember(self.for_whom.speaks, offer.opening);
             shared.list(link).await.map(|()| offer)
         };

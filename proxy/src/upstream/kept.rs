@@ -20,6 +20,7 @@ use super::{
     pipe::Pipe,
     process::Process,
     relay::Parcel,
+    round::once_begun,
     shared::Shared,
     threads::Number,
 };
@@ -145,7 +146,7 @@ impl Estate {
         };
         let Some(link) = lock(&self.debtors).get(&number).cloned() else { return Again::Unknown };
         let id = RequestId::of_round(attempt, round);
-        let flight = Flight::of_earlier_life(link.clone(), id);
+        let flight = Flight::of_earlier_life(link.clone(), id, round);
         let open = wanted.filter(|_| asked == round);
         // It may have been sent once more, and what is done twice cannot be undone.
         if open.is_some_and(|(_, answered)| answered) && later != Fate::Never {
@@ -153,7 +154,8 @@ impl Estate {
         }
         // After the result that asks nothing more comes until it is sent again.
         if !open.is_some_and(|(wanted, _)| matches!(wanted.way, Way::Round { .. })) {
-            let hear = flight.hearing(shared, &link, parcel, listener.clone(), round);
+            let hear = if round > 0 { once_begun(listener.clone()) } else { listener.clone() };
+            let hear = flight.hearing(shared, &link, parcel, hear, round);
             link.await_again(id, &dispatch.caller, hear);
         }
         if let Some((wanted, _)) = open {

@@ -332,10 +332,16 @@ impl Link {
 
     /// Whether the process or session that took request `id` no longer exists.
     pub(super) fn is_gone(&self, id: RequestId) -> bool {
+        // Without a session there is nothing but the request's own stream that could be gone.
+        let stream_is_over = |web: &Web| !web.has_session() && !web.peer.is_waiting(id);
+        self.is_gone_for_good() || matches!(&self.wire, Wire::Web(web) if stream_is_over(web))
+    }
+
+    /// Whether the process or session no longer exists.
+    pub(super) fn is_gone_for_good(&self) -> bool {
         match &self.wire {
             Wire::Pipe(pipe) => pipe.ended.is_cancelled(),
-            // Without a session there is nothing but the request's own stream that could be gone.
-            Wire::Web(web) => web.session_is_over() || (!web.has_session() && !web.peer.is_waiting(id)),
+            Wire::Web(web) => web.session_is_over(),
         }
     }
 

@@ -113,14 +113,15 @@ impl Upstreams {
         (keeper, kept): (Arc<Keeper>, Vec<Kept>),
         threads: Arc<Threads>,
     ) -> Arc<Self> {
+        let ready = CancellationToken::new();
         let common = Common {
             changed: watch::Sender::new(0),
             judge: Judge::default(),
             audiences: Audiences::default(),
             keeper,
             threads,
+            ready: ready.clone(),
         };
-        let ready = CancellationToken::new();
         let mut kept = kept::by_server(kept);
         let start = |server: &ServerConfig| {
             let kept = kept.remove(&server.name).unwrap_or_default();

@@ -372,6 +372,11 @@ impl Peer {
             }),
         ));
         let mut table = self.table();
+        // A stream that is taken up again tells once more what was asked on it.
+        let open = table.asked.get(&key).and_then(Weak::upgrade);
+        if let Some(open) = open.filter(|open| open.is_open() && open.number == question.number) {
+            return open;
+        }
         table.asked.retain(|_, question| question.strong_count() > 0);
         table.asked.insert(key, Arc::downgrade(&question));
         question

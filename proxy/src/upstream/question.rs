@@ -93,6 +93,12 @@ impl Question {
         Self { number, wanted, responder, closed }
     }
 
+    /// One that nobody waits for.
+    #[cfg(test)]
+    pub(crate) fn asked(wanted: Wanted) -> Self {
+        Self::new(None, wanted, Box::new(|_| {}))
+    }
+
     /// Tells the server, or whoever comes first. The first answer counts.
     pub(crate) fn answer(&self, answers: Answers) {
         let responder = self.responder().take();
@@ -117,7 +123,7 @@ impl Question {
     }
 
     /// The server does not want to know any more.
-    pub(super) fn take_back(&self) {
+    pub(crate) fn take_back(&self) {
         drop(self.responder().take());
         self.closed.cancel();
     }

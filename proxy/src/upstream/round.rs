@@ -49,11 +49,16 @@ pub(super) struct Round {
 
 impl Round {
     pub(super) fn ask(self, asks: Vec<Ask>) {
+        // Servers may answer twice.
+        if !self.going.flight.asked_in(self.number) {
+            return;
+        }
         if asks.is_empty() {
             // If we end before it is sent again, the next life finds the server's wish where it was.
             let bookmark = Bookmark::here();
             tokio::spawn(async move {
-                tokio::time::sleep(COME_AGAIN).await;
+                // Less and less often, where it takes its time.
+                tokio::time::sleep(COME_AGAIN * (1 + self.number / 4).min(10)).await;
                 self.go_on(Vec::new());
                 drop(bookmark);
             });
@@ -73,6 +78,9 @@ impl Round {
         }) {
             // Nothing in this era could tell the server.
             return listener(given_up(&parcel, name, error));
+        }
+        if !flight.goes_on_from(number) {
+            return;
         }
         if flight.is_withdrawn() {
             let message = format!("cancelled between two rounds with server `{}`", shared.name);

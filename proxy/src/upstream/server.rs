@@ -282,7 +282,7 @@ impl Upstream {
         match (&shared.config().transport, wanted) {
             (Transport::Stdio { .. }, _) => {
                 // What it says of a task may be the first that is read of it.
-                let (_, on) = errand::equip(self, &shared, parcel.clone(), &Flight::of_asked(), on);
+                let (_, on) = errand::equip(self, &shared, parcel.clone(), &Flight::of_asked(0), on);
                 shared.estate.again(&shared, &parcel, meant, wanted, on)
             }
             (Transport::Http { .. }, Some((wanted, false))) if is_round => {
@@ -304,7 +304,7 @@ impl Upstream {
         listener: Listener,
     ) -> Option<Flight> {
         let Way::Round { round, state } = wanted.way.clone() else { return None };
-        let going = Going { flight: Flight::of_asked(), shared: shared.clone(), parcel, listener };
+        let going = Going { flight: Flight::of_asked(round), shared: shared.clone(), parcel, listener };
         let (upstream, later) = (self.clone(), going.clone());
         going.ask(wanted.clone(), move |answers| {
             tokio::spawn(async move {
@@ -474,10 +474,12 @@ impl Instances {
     ) -> Arc<Instance> {
         let after = &self.after;
         let start = |(sharer, speaks): &(Sharer, Speaks)| {
-            let for_whom = For { sharer: sharer.clone(), speaks: *speaks, client: client.clone() };
+            let for_whom = For { sharer: sharer.clone(), speaks: *speaks };
             Instance::start(shared.clone(), for_whom, after.clone())
         };
-        self.by_sharer.entry((sharer, speaks)).or_insert_with_key(start).clone()
+        let instance = self.by_sharer.entry((sharer, speaks)).or_insert_with_key(start).clone();
+        instance.serves(client);
+        instance
     }
 }
 

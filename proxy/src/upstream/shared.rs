@@ -37,6 +37,8 @@ pub(super) struct Common {
     pub(super) audiences: Audiences,
     pub(super) keeper: Arc<Keeper>,
     pub(super) threads: Arc<Threads>,
+    /// Cancelled when all unfinished calls of an earlier life were read back.
+    pub(super) ready: CancellationToken,
 }
 
 /// What all instances of a server share.

@@ -182,9 +182,13 @@ impl Web {
         if self.is_left_to_the_next() {
             return;
         }
-        if self.session.get().is_some() && !self.session_over.swap(true, Ordering::Relaxed) {
+        if self.session.get().is_some() && !self.session_is_over() {
             let request = || self.address.client.delete(self.address.url.clone()).headers(self.common(era));
-            let _ = timeout(LIMIT, self.signed(request)).await;
+            if let Ok(Ok((response, _))) = timeout(LIMIT, self.signed(request)).await
+                && (response.status().is_success() || response.status() == StatusCode::NOT_FOUND)
+            {
+                self.session_over.store(true, Ordering::Relaxed);
+            }
         }
         if let Some(number) = self.number.get() {
             self.threads.over(*number);

@@ -67,7 +67,7 @@ impl Estate {
         let Some(link) = lock(&self.conversations).get(&number).cloned() else { return Again::Unknown };
         tracing::info!(target: "upstream", server = &*shared.name, %call, "the answer of a call is asked for again");
         link.take_up(id, &dispatch.caller, listener.clone(), &event);
-        let flight = Flight::of_earlier_life(link.clone(), id);
+        let flight = Flight::of_earlier_life(link.clone(), id, 0);
         if let Some((wanted, false)) = wanted {
             flight.ask_again(shared, &link, parcel, listener, wanted);
         }
