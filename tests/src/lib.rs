@@ -10,6 +10,7 @@
 //! | `client` | a client that can do all of MCP, on either way, in either era |
 //! | `bridge` | an agent over standard input and output |
 //! | `answer` | what an agent was told |
+//! | `authority` | a server that wants OAuth |
 //! | `desk` | an operator at the JSON API |
 //! | `receiver` | somebody who is notified |
 //! | `browser` | an operator at the page, in a real Chromium |
@@ -18,6 +19,7 @@
 
 mod agent;
 mod answer;
+mod authority;
 mod binaries;
 mod bridge;
 mod browser;
@@ -31,6 +33,7 @@ mod world;
 
 pub use agent::{Agent, Asked, Era};
 pub use answer::{Answer, call_in};
+pub use authority::Authority;
 pub use binaries::{bank, everything, from_setup, holdfast, journal_load, odd, target};
 pub use bridge::Bridge;
 pub use browser::{Browser, Look};
@@ -38,6 +41,6 @@ pub use client::{Client, Exchange, Place, Speaks, member, members};
 pub use desk::Desk;
 pub use http::{Connection, Head, Response};
 pub use patience::{PATIENCE, eventually, eventually_some};
-pub use process::{HttpServer, Ran, Served, end_process};
+pub use process::{HttpServer, Ran, Running, Served, end_process};
 pub use receiver::{Delivery, Receiver};
 pub use world::{ALLOW, World, payment, payment_of};

@@ -93,6 +93,55 @@ impl Ran {
     }
 }
 
+/// A program that says something and then goes on.
+pub struct Running {
+    child: Child,
+    said: Receiver<String>,
+    stderr: Receiver<String>,
+}
+
+impl Running {
+    /// Starts `command`.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn start(command: &mut Command) -> Running {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().expect("the program starts");
+        let said = lines(child.stdout.take().expect("stdout is piped"));
+        let stderr = drained(child.stderr.take().expect("stderr is piped"));
+        Running { child, said, stderr }
+    }
+
+    /// Its next line on standard output.
+    ///
+    /// # Panics
+    /// Where none comes within [`PATIENCE`].
+    pub fn line(&mut self) -> String {
+        self.said.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            end_group(&mut self.child);
+            panic!("it says nothing: {}", self.stderr.recv_timeout(PATIENCE).unwrap_or_default())
+        })
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// Where it does not end within [`PATIENCE`].
+    pub fn end(mut self) -> Ran {
+        let status = end_within(&mut self.child, PATIENCE).expect("it ends");
+        let stdout = self.said.iter().collect::<Vec<_>>().join("\n");
+        let stderr = self.stderr.recv_timeout(PATIENCE).unwrap_or_default();
+        Ran { code: status.code(), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        end_group(&mut self.child);
+    }
+}
+
 /// A `holdfast serve` that is ready.
 pub struct Served {
     child: Child,

@@ -31,10 +31,14 @@ pub(super) fn transport(signal: &Signal) -> Option<Transport> {
         Signal::Progress(_) | Signal::Remarked(_) | Signal::Asked(_) => None,
         // The server is there; we do not want to.
         Signal::Unsent(unsent) if [UNTRUSTED, RECONFIGURED].contains(&unsent.code) => None,
+        // It has answered that somebody has to sign in; whoever does is not to wait for a breaker then.
+        Signal::Unsent(unsent) if unsent.code == UNAUTHORIZED => Some(Transport::Works),
         Signal::Answered(_) | Signal::Refused(_) => Some(Transport::Works),
         Signal::Unsent(_) | Signal::Lost(..) => Some(Transport::Failed),
     }
 }
+
+const UNAUTHORIZED: &str = "upstream-unauthorized";
 
 /// What the breaker counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,7 @@ mod remember;
 mod resumed;
 mod servers;
 mod sessions;
+mod sign_in;
 mod streams;
 mod surfaces;
 mod tour;
