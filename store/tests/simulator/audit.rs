@@ -1,5 +1,7 @@
 //! The promises, checked by somebody who sees both the journal and the truth.
 
+mod mirror;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use holdfast_policy::{Absent, Approver, Gate, Repeat, SelfApproval};
@@ -7,6 +9,9 @@ use holdfast_store::{
     Accepted, Answer, AnswerKind, Attempt, Call, CallId, Digest, Disposition, Entry, Hash32, Journal,
     KeyFate, Memory, Millis, Outcome, Record, Resolution, State, engine::Recheck,
 };
+
+pub(crate) use mirror::Mirror;
+use mirror::{Asked, Moment};
 
 use crate::{
     people::{Final, News},
@@ -45,41 +50,6 @@ pub(crate) struct Audit {
     sent: HashSet<(CallId, Attempt)>,
     heard: HashMap<CallId, Final>,
     effects: HashSet<Hash32>,
-}
-
-/// The durable truth about a call, and an account of its approvals that does not trust the engine's.
-pub(crate) struct Mirror {
-    pub(crate) call: Call,
-    asked: Option<Asked>,
-    granted: Option<Moment>,
-    /// Attempts that are not proven unexecuted.
-    open: Vec<Attempt>,
-    /// An operator or an opted-in probe said "send it again", and nothing new was asked since.
-    pardoned: bool,
-    /// The latest time in the journal.
-    high: Millis,
-    /// The latest time that this life of Holdfast has seen.
-    seen: (u32, Millis),
-    /// The latest re-check found something else than what was approved.
-    changed: bool,
-    /// An operator has freed its keys.
-    freed: bool,
-    latest_answer: Option<Answer>,
-}
-
-struct Asked {
-    digest: Digest,
-    gates: Vec<Gate>,
-    when: Moment,
-    voters: Vec<String>,
-}
-
-/// A moment by the call's clock, and in reality.
-#[derive(Clone, Copy)]
-struct Moment {
-    at: Millis,
-    real: u64,
-    epoch: u32,
 }
 
 impl Audit {
@@ -426,52 +396,6 @@ impl Audit {
         for id in journal.unfinished().expect("the journal is open") {
             let state = self.calls[&id].call.state;
             self.expect(2, state == State::InDoubt, || format!("{id} stays {state:?} for ever"));
-        }
-    }
-}
-
-impl Mirror {
-    fn note(&mut self, record: &Record, submitted: Submitted) {
-        self.high = self.high.max(record.at);
-        let when = Moment { at: record.at, real: submitted.real, epoch: submitted.epoch };
-        match &record.entry {
-            Entry::Approved { by, grant, .. } => {
-                if let Some(asked) = &mut self.asked {
-                    asked.voters.push(by.name.clone());
-                }
-                if grant.is_some() {
-                    self.granted = Some(when);
-                }
-            }
-            Entry::Previewed { digest, .. } => {
-                if let Some(asked) = &mut self.asked {
-                    (asked.digest, asked.when) = (*digest, when);
-                }
-            }
-            Entry::Revoked { by, .. } => {
-                self.granted = None;
-                if let Some(asked) = &mut self.asked {
-                    let own = asked.voters.contains(&by.name);
-                    asked.voters.retain(|voter| own && *voter != by.name);
-                }
-            }
-            Entry::Responded { answer, .. } => self.latest_answer = Some(answer.clone()),
-            Entry::Superseded { digest, gates, .. } | Entry::Edited { digest, gates, .. } => {
-                self.asked = Some(Asked { digest: *digest, gates: gates.clone(), when, voters: Vec::new() });
-                self.granted = None;
-                self.pardoned = false;
-                self.changed = false;
-            }
-            Entry::Dispatched { attempt } => self.open.push(*attempt),
-            Entry::Unexecuted { attempt, .. } => self.open.retain(|open| open != attempt),
-            Entry::Resolved { how: Resolution::NotSent, .. } => {
-                self.open.clear();
-                self.pardoned = true;
-            }
-            Entry::Answered { answer, .. } | Entry::AnsweredAgain { answer, .. } => {
-                self.latest_answer = Some(answer.clone());
-            }
-            _ => {}
         }
     }
 }
