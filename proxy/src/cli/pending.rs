@@ -5,7 +5,6 @@ use std::{collections::HashSet, process::ExitCode};
 use clap::Args;
 use holdfast_policy::Gate;
 use holdfast_store::ShownKind;
-use serde_json::json;
 
 use super::{
     Done, Global, Output, out,
@@ -22,8 +21,11 @@ use crate::inbox::{
 /// Arguments of `pending`.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct PendingArgs {
+    /// At most this many, the oldest first; all without it
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Go on printing what comes to wait; needs a running `serve`
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "limit")]
     follow: bool,
     #[command(flatten)]
     output: Output,
@@ -34,13 +36,16 @@ pub(super) fn run(global: &Global, args: PendingArgs) -> Done {
     if args.follow {
         return follow(&source, args.output);
     }
-    let pending = source.pending()?;
+    let pending = source.pending(args.limit.map_or(usize::MAX, |limit| limit as usize))?;
     if args.output.json {
-        out::json(&json!({ "pending": pending }));
-    } else if pending.is_empty() {
+        out::json(&pending);
+    } else if pending.pending.is_empty() {
         out::data("Nothing waits for you.");
     } else {
-        tell(&pending.iter().collect::<Vec<_>>());
+        tell(&pending.pending.iter().collect::<Vec<_>>());
+        if pending.next.is_some() {
+            out::talk(&format!("\nMore than {} wait: leave --limit out.", pending.pending.len()));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -50,7 +55,7 @@ fn follow(source: &Source, output: Output) -> Done {
     source.serving()?;
     let mut known = HashSet::new();
     loop {
-        let pending = source.pending()?;
+        let pending = source.pending(usize::MAX)?.pending;
         let question = |waiting: &Waiting| (waiting.call.call, waiting.hold.as_ref().map(|hold| hold.digest));
         let new: Vec<&Waiting> =
             pending.iter().filter(|waiting| !known.contains(&question(waiting))).collect();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use holdfast_policy::Problem;
-use holdfast_store::{Filter, Journal, JournalError, Options, Redb};
+use holdfast_store::{CallId, Filter, Journal, JournalError, Options, Redb};
 use serde_json::Value;
 
 use super::{Failure, Global, client::Client};
@@ -19,7 +19,7 @@ use crate::{
     inbox::{
         api::{no_call_words, verdict},
         ids,
-        view::{self, Detail, Listing, Waiting},
+        view::{self, Detail, Listing, Pending},
     },
     report::Report,
 };
@@ -29,6 +29,9 @@ pub(crate) const TOKEN_VARIABLE: &str = "HOLDFAST_OPERATOR_TOKEN";
 
 /// How often a followed journal is looked at.
 pub(super) const FOLLOW_PERIOD: Duration = Duration::from_millis(500);
+
+/// Of what waits, so much is asked for at once.
+const PAGE: usize = 200;
 
 /// Where to read.
 pub(super) enum Source {
@@ -83,15 +86,20 @@ impl Source {
         }
     }
 
-    /// What waits for a person.
-    pub(super) fn pending(&self) -> Result<Vec<Waiting>, Failure> {
-        #[derive(serde::Deserialize)]
-        struct Pending {
-            pending: Vec<Waiting>,
-        }
-        match self {
-            Self::Serve(client) => Ok(client.get::<Pending>("pending")?.pending),
-            Self::File(journal, _) => Ok(view::pending(&**journal).map_err(unreadable)?),
+    /// What waits for a person: at most so much, oldest first.
+    pub(super) fn pending(&self, limit: usize) -> Result<Pending, Failure> {
+        let mut all = Pending { pending: Vec::new(), next: None };
+        loop {
+            let want = (limit - all.pending.len()).min(PAGE);
+            let page: Pending = match self {
+                Self::Serve(client) => client.get(&pending_path(all.next, want))?,
+                Self::File(journal, _) => view::pending(&**journal, all.next, want).map_err(unreadable)?,
+            };
+            all.pending.extend(page.pending);
+            all.next = page.next;
+            if all.next.is_none() || all.pending.len() >= limit {
+                return Ok(all);
+            }
         }
     }
 
@@ -172,6 +180,11 @@ fn unreadable(error: JournalError) -> Report {
         JournalError::Unreadable(_) => "It may be damaged, or of a newer version of holdfast.",
     };
     Report::new("journal-unavailable", error.to_string()).hint(hint)
+}
+
+fn pending_path(after: Option<CallId>, limit: usize) -> String {
+    let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+    format!("pending?limit={limit}{after}")
 }
 
 fn calls_path(filter: &Filter) -> String {

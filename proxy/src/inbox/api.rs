@@ -21,7 +21,7 @@ use super::{
     openapi::Operation,
     routes::Output,
     strict::{Asked, Named},
-    view::{self, Detail, Listing, Waiting},
+    view::{self, Detail, Listing, Pending},
 };
 use crate::{driver::now, notify::SinkHealth, report::Report};
 
@@ -81,17 +81,34 @@ pub(super) async fn call<D: Desk>(
     Ok(Json(found.await??))
 }
 
-/// What waits for a person.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Pending {
-    /// Oldest first.
-    pending: Vec<Waiting>,
+/// Query of `GET /api/v1/pending`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PendingQuery {
+    /// An id: only what was accepted after that call.
+    #[schemars(extend("format" = "uuid"))]
+    after: Option<String>,
+    /// At most this many; 100 without it, at most 1000.
+    limit: Option<usize>,
 }
 
 /// `GET /api/v1/pending`
-pub(super) async fn pending<D: Desk>(inbox: Arc<Inbox<D>>, (): ()) -> Result<Json<Pending>, Failure> {
+pub(super) async fn pending<D: Desk>(
+    inbox: Arc<Inbox<D>>,
+    Asked(query): Asked<PendingQuery>,
+) -> Result<Json<Pending>, Failure> {
+    let after = query.after.map(|id| whole_id("after", &id)).transpose()?;
+    let limit = page(query.limit);
     let journal = inbox.desk.journal();
-    Ok(Json(Pending { pending: blocking(move || view::pending(&*journal)).await? }))
+    Ok(Json(blocking(move || view::pending(&*journal, after, limit)).await?))
+}
+
+fn page(limit: Option<usize>) -> usize {
+    limit.unwrap_or(PAGE).clamp(1, LARGEST_PAGE)
+}
+
+fn whole_id(name: &str, id: &str) -> Result<CallId, Report> {
+    id.parse().map_err(|_| Report::bad_request(format!("`{name}` is a whole call id, not `{id}`")))
 }
 
 /// What checking the journal's chain came to.
@@ -262,18 +279,14 @@ pub(super) async fn blocking<T: Send + 'static>(
 fn filter(query: CallsQuery, now: Millis) -> Result<Filter, Report> {
     let states = query.state.as_deref().map(states).transpose()?.unwrap_or_default();
     let since = query.since.as_deref().map(|text| since(text, now)).transpose()?;
-    let before = query.before.map(|id| {
-        id.parse::<CallId>()
-            .map_err(|_| Report::bad_request(format!("`before` is a whole call id, not `{id}`")))
-    });
     Ok(Filter {
         states,
         server: query.server.filter(|text| !text.is_empty()),
         tool: query.tool.filter(|text| !text.is_empty()),
         run: query.run.filter(|text| !text.is_empty()),
         since,
-        before: before.transpose()?,
-        limit: query.limit.unwrap_or(PAGE).clamp(1, LARGEST_PAGE),
+        before: query.before.map(|id| whole_id("before", &id)).transpose()?,
+        limit: page(query.limit),
     })
 }
 

@@ -62,7 +62,14 @@ pub(super) fn all<D: Desk>() -> Vec<Route<D>> {
         Route::get(Operators, "/api/v1/calls/{id}", "call", "Everything about one call", api::call)
             .reads()
             .fails(StatusCode::CONFLICT, "Several calls have ids like that."),
-        Route::get(Operators, "/api/v1/pending", "pending", "What waits for a person", api::pending).reads(),
+        Route::get(
+            Operators,
+            "/api/v1/pending",
+            "pending",
+            "What waits for a person, oldest first",
+            api::pending,
+        )
+        .reads(),
         Route::get(Operators, "/api/v1/reviews", "reviews", "Approvals past the gates", reviews::reviews)
             .reads(),
         Route::get(Operators, "/api/v1/verify", "verify", "Checks the journal's chain", api::verify).reads(),

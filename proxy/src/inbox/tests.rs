@@ -393,6 +393,19 @@ async fn what_waits_for_a_person() {
         (&doubtful["call"]["state"], &doubtful["trouble"]),
         (&json!("in-doubt"), &json!("the process ended"))
     );
+    assert_eq!(heard.body["next"], Value::Null);
+    let page = async |query: &str| {
+        let heard = office.get(&format!("/api/v1/pending?{query}")).await;
+        let pending = heard.body["pending"].as_array().cloned().unwrap_or_default();
+        let calls: Vec<Value> = pending.iter().map(|waiting| waiting["call"]["call"].clone()).collect();
+        (heard.status.as_u16(), calls, heard.body["next"].clone())
+    };
+    assert_eq!(page("limit=1").await, (200, vec![json!(id(0xa1))], json!(id(0xa1))));
+    assert_eq!(page(&format!("limit=1&after={}", id(0xa1))).await, (200, vec![json!(id(0xa2))], Value::Null));
+    assert_eq!(page(&format!("after={}", id(0xa2))).await, (200, Vec::new(), Value::Null));
+    for bad in ["after=abc", "limit=x", "before=1"] {
+        assert_eq!(page(bad).await.0, 400, "{bad}");
+    }
 }
 
 #[tokio::test]

@@ -113,15 +113,38 @@ pub(crate) fn detail(journal: &dyn Journal, call: CallId) -> Result<Option<Detai
     Ok(Some(Detail { call: summary, records, hold }))
 }
 
-/// Reads what waits for a person, oldest first.
+/// A page of what waits for a person.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Pending {
+    /// Oldest first.
+    pub(crate) pending: Vec<Waiting>,
+    /// `after` of the next page, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<CallId>,
+}
+
+/// Reads at most `limit` of what waits for a person, oldest first: of all, or of what was accepted after that call.
 ///
 /// # Errors
 /// Where the journal cannot be read.
-pub(crate) fn pending(journal: &dyn Journal) -> Result<Vec<Waiting>, JournalError> {
+pub(crate) fn pending(
+    journal: &dyn Journal,
+    after: Option<CallId>,
+    limit: usize,
+) -> Result<Pending, JournalError> {
     let states = vec![State::Asking, State::InDoubt];
-    let mut calls = journal.list(&Filter { states, limit: usize::MAX, ..Filter::default() })?;
-    calls.reverse();
-    calls.into_iter().filter_map(|summary| waiting(journal, summary).transpose()).collect()
+    let calls = journal.list(&Filter { states, limit: usize::MAX, ..Filter::default() })?;
+    let mut later = calls.into_iter().rev().filter(|summary| after.is_none_or(|after| summary.call > after));
+    let (mut pending, mut last) = (Vec::new(), None);
+    // Lines are short; what is read in full is one page.
+    while pending.len() < limit
+        && let Some(summary) = later.next()
+    {
+        last = Some(summary.call);
+        pending.extend(waiting(journal, summary)?);
+    }
+    let next = later.next().and(last);
+    Ok(Pending { pending, next })
 }
 
 fn waiting(journal: &dyn Journal, summary: Summary) -> Result<Option<Waiting>, JournalError> {
