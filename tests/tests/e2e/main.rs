@@ -17,6 +17,7 @@ mod conformance;
 mod crash;
 mod doctor;
 mod doubt;
+mod errands;
 mod gates;
 mod holds;
 mod import;
