@@ -17,6 +17,10 @@ pub(super) fn rank(level: &str) -> Option<usize> {
 
 /// Whether the client wants to hear this. A modern client hears log messages only where its request asks for them.
 pub(super) fn is_wanted(client: &Client, remark: &Remark) -> bool {
+    // How a task is says its task by the server's name for it, and to all that hear the server. Clients ask instead.
+    if remark.method == "notifications/tasks/status" {
+        return false;
+    }
     if remark.method != MESSAGE {
         return true;
     }

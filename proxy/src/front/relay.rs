@@ -126,7 +126,8 @@ impl Conversation {
             let signal = tokio::select! {
                 biased;
                 signal = self.signals.recv() => signal,
-                () = silent, if self.question.is_none() => {
+                // The result of a task comes when it is there.
+                () = silent, if self.question.is_none() && self.method != "tasks/result" => {
                     let message = format!(
                         "server `{}` has not answered {} within {} s",
                         self.server, self.method, SILENCE.as_secs()
@@ -377,10 +378,11 @@ impl Exchange {
         match outcome {
             Ok(result) => {
                 let is_task = conversation.method.starts_with("tasks/");
-                let renamed = if is_task {
-                    task_id::put_into(&self.front.seal, &self.principal, &conversation.server, &result)
-                } else {
-                    None
+                let (seal, server) = (&self.front.seal, &conversation.server);
+                let renamed = match conversation.method.as_str() {
+                    "tasks/result" => task_id::in_meta(seal, &self.principal, server, &result),
+                    _ if is_task => task_id::put_into(seal, &self.principal, server, &result),
+                    _ => None,
                 };
                 let hinted = renamed.as_deref().unwrap_or(&result);
                 let hinted = with_cache_hints(self.era, &conversation.method, hinted);

@@ -292,9 +292,13 @@ async fn initialize(
     params: &Map<String, Value>,
 ) -> Result<Response<Outgoing>, Problem> {
     let version = era::negotiate(params.get("protocolVersion").and_then(Value::as_str).unwrap_or_default());
+    let mut capabilities = capabilities(Era::Legacy);
+    if let Some(tasks) = tasks_of_servers(front) {
+        capabilities["tasks"] = tasks;
+    }
     let result = json!({
         "protocolVersion": version,
-        "capabilities": capabilities(Era::Legacy),
+        "capabilities": capabilities,
         "serverInfo": server_info(),
         "instructions": instructions(front),
     });
@@ -339,6 +343,19 @@ fn capabilities(era: Era) -> Value {
         Era::Modern => capabilities["extensions"] = json!({ tasks::EXTENSION: {} }),
     }
     capabilities
+}
+
+/// Tasks as 2025-11-25 has them, where a server that is there makes some. They cannot be listed: to a server all agents are
+/// one.
+fn tasks_of_servers(front: &Front) -> Option<Value> {
+    let servers = front.upstreams.all();
+    let mut cancelled = servers.iter().filter_map(|upstream| upstream.legacy_tasks()).peekable();
+    cancelled.peek()?;
+    let mut tasks = json!({ "requests": { "tools": { "call": {} } } });
+    if cancelled.any(|cancelled| cancelled) {
+        tasks["cancel"] = json!({});
+    }
+    Some(tasks)
 }
 
 /// Ours, and those of the servers that are there.

@@ -34,6 +34,17 @@ pub(super) fn put_into(seal: &Seal, principal: &str, server: &str, text: &str) -
     Some(set_member(text, "taskId", &Value::from(of(seal, principal, server, &own)).to_string()))
 }
 
+/// The result of a task of 2025-11-25, which says in `_meta` whose result it is.
+pub(super) fn in_meta(seal: &Seal, principal: &str, server: &str, result: &str) -> Option<String> {
+    const RELATED: &str = "io.modelcontextprotocol/related-task";
+    let members = wire::members(result)?;
+    let (_, meta) = members.iter().find(|(name, _)| name == "_meta")?;
+    let all = wire::members(meta)?;
+    let (_, related) = all.iter().find(|(name, _)| name == RELATED)?;
+    let related = put_into(seal, principal, server, related)?;
+    Some(set_member(result, "_meta", &set_member(meta, RELATED, &related)))
+}
+
 /// A response that is a task of the server's own (2026-07-28: its result, 2025-11-25: a member of it) names it as agents
 /// know it.
 pub(super) fn in_response(seal: &Seal, principal: &str, server: &str, message: String) -> String {
@@ -80,6 +91,13 @@ mod tests {
                 response("RESULT").replace("RESULT", &task.replace("ID", &id))
             );
         }
+        let result = |id: &str| {
+            format!(
+                r#"{{"content":[],"_meta":{{"a":1.50,"io.modelcontextprotocol/related-task":{{"taskId":"{id}"}}}}}}"#
+            )
+        };
+        assert_eq!(in_meta(&seal, "ana", "s", &result("a~b")), Some(result(&id)));
+        assert_eq!(in_meta(&seal, "ana", "s", r#"{"content":[]}"#), None);
         let none = r#"{"content":[],"task":{"taskId":"a~b"}}"#;
         assert_eq!(response(none), response("RESULT").replace("RESULT", none));
     }

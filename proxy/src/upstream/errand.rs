@@ -57,7 +57,9 @@ pub(super) fn equip(
     listener: Listener,
 ) -> (Parcel, Listener) {
     let Parcel::Call(dispatch) = &parcel else { return (parcel, listener) };
-    if !is_wanted(shared, &dispatch.client) {
+    // One of 2025-11-25 that asks for a task gets its own, too.
+    let asks = dispatch.extra.as_ref().is_some_and(|extra| extra.value().get("task").is_some());
+    if asks || dispatch.client.takes_tasks() || shared.config().tasks != Tasks::Use {
         return (parcel, listener);
     }
     let client = Arc::new(dispatch.client.with_tasks());
@@ -67,13 +69,8 @@ pub(super) fn equip(
     (parcel, listener)
 }
 
-/// Whether calls of this client say that they take tasks for whose end Holdfast waits.
-pub(super) fn is_wanted(shared: &Shared, client: &Client) -> bool {
-    shared.config().tasks == Tasks::Use && !client.takes_tasks()
-}
-
 /// Waits for the task that a result names; `listener` hears everything else, and how the task ends.
-pub(super) fn hearing(
+fn hearing(
     upstream: &Arc<Upstream>,
     shared: &Arc<Shared>,
     parcel: &Parcel,

@@ -250,6 +250,15 @@ impl Upstream {
         self.instances().by_sharer.values().find_map(|instance| Some(instance.offer()?.about))
     }
 
+    /// Whether it has said, in either era, that it makes tasks of calls as 2025-11-25 has them; and whether it cancels those.
+    pub(crate) fn legacy_tasks(&self) -> Option<bool> {
+        let instances = self.instances();
+        let offers = instances.by_sharer.values().filter_map(|instance| instance.offer());
+        let mut tasks = offers.map(|offer| offer.about["capabilities"]["tasks"].clone());
+        let tasks = tasks.find(|tasks| tasks["requests"]["tools"]["call"].is_object())?;
+        Some(tasks["cancel"].is_object())
+    }
+
     /// Asks for the updates of exactly these resources, where the server is there and is to be asked in this way.
     pub(crate) fn subscribe_to(&self, caller: &Caller, client: &Arc<Client>, resources: &BTreeSet<String>) {
         let Ok((instance, _)) = self.instance(caller, client) else { return };

@@ -108,3 +108,45 @@ fn a_cancelled_call_cancels_its_task() {
         eventually("it is in doubt", || only_call(&world)["state"] == "in-doubt");
     }
 }
+
+#[test]
+fn tasks_of_2025_are_passed_on() {
+    let world = World::empty();
+    let server = world.http_everything(&["--era", "legacy"]);
+    world.configure(&format!("[servers.x]\nurl = \"http://{}/mcp\"\n{ALLOW}", server.address));
+    let served = world.serve();
+    let connect = || Client::connect(Place::Http(&served.mcp), Speaks::Legacy, json!({}));
+    // From then on it is known what the server can do.
+    assert_eq!(connect().call("x__greet", json!({ "name": "ana" })).words(), "Hello, ana!");
+    let mut client = connect();
+    let offered = json!({ "requests": { "tools": { "call": {} } }, "cancel": {} });
+    assert_eq!(client.hello["capabilities"]["tasks"], offered);
+
+    let compute = |seconds: f64| {
+        let (name, arguments) = ("x__slow_compute", json!({ "seconds": seconds }));
+        json!({ "name": name, "arguments": arguments, "task": { "ttl": 60_000 } })
+    };
+    let created = client.request("tools/call", compute(0.5));
+    let task = &created.result()["task"];
+    assert_eq!((&task["status"], &task["ttl"]), (&json!("working"), &json!(600_000)), "{created:?}");
+    let id = task["taskId"].as_str().expect("an id");
+    assert!(id.starts_with("x~"), "{id}");
+    let about = json!({ "taskId": id });
+    assert_eq!(client.request("tasks/get", about.clone()).result()["taskId"], id);
+    let result = client.request("tasks/result", about.clone());
+    assert_eq!(result.words(), "computed for 0.5 s", "{result:?}");
+    assert_eq!(result.result()["_meta"]["io.modelcontextprotocol/related-task"]["taskId"], id);
+    assert_eq!(client.request("tasks/get", about).result()["status"], "completed");
+
+    // It outlives a kill: the session with its server goes on, and the same request gets the same task.
+    let long = client.request("tools/call", compute(60.0));
+    let id = long.result()["task"]["taskId"].clone();
+    served.crash();
+    let served = world.serve();
+    let mut client = Client::connect(Place::Http(&served.mcp), Speaks::Legacy, json!({}));
+    assert_eq!(client.request("tools/call", compute(60.0)).result()["task"]["taskId"], id);
+    assert_eq!(client.request("tasks/get", json!({ "taskId": id })).result()["status"], "working");
+    assert_eq!(client.request("tasks/cancel", json!({ "taskId": id })).result()["status"], "cancelled");
+    assert_eq!(client.request("tasks/list", json!({})).answer["error"]["code"], -32601);
+    assert_eq!(seen(&world, "tools/call"), 3);
+}

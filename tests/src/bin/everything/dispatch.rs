@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    Offered,
     eras::{LEGACY, MODERN},
     message::{Answer, Failure, Outcome},
     offers, pipe, reads,
@@ -11,13 +12,17 @@ use crate::{
 };
 
 /// The result of `initialize`.
-pub(crate) fn initialized(session: &Session) -> Value {
+pub(crate) fn initialized(session: &Session, offered: Offered) -> Value {
     let hello = lock(&session.hello).clone();
     let wanted = hello["protocolVersion"].as_str().unwrap_or_default();
     let version = LEGACY.iter().find(|known| **known == wanted).unwrap_or(&LEGACY[0]);
+    let mut capabilities = offers::capabilities(Era::Legacy);
+    if offered == Offered::Legacy {
+        capabilities["tasks"] = json!({ "cancel": {}, "requests": { "tools": { "call": {} } } });
+    }
     json!({
         "protocolVersion": version,
-        "capabilities": offers::capabilities(Era::Legacy),
+        "capabilities": capabilities,
         "serverInfo": offers::info(),
         "instructions": offers::INSTRUCTIONS,
     })
@@ -38,6 +43,7 @@ fn method(ask: &Ask) -> Outcome {
             "ping" => return Ok(json!({}).into()),
             "logging/setLevel" => return set_level(ask),
             "resources/subscribe" | "resources/unsubscribe" => return subscribe(ask),
+            "tasks/get" | "tasks/result" | "tasks/cancel" => return tasks::method_of_2025(ask),
             _ => {}
         },
         Era::Modern => match ask.method.as_str() {

@@ -32,7 +32,7 @@ pub(crate) fn serve(everything: &Arc<Everything>) {
         };
         if era == Era::Legacy && method == "initialize" {
             session = everything.begin(message.params.value.clone(), Some(out.clone()));
-            out.send(&result(&id, &dispatch::initialized(&session).to_string()));
+            out.send(&result(&id, &dispatch::initialized(&session, everything.options.offered).to_string()));
             continue;
         }
         if era == Era::Modern

@@ -1,4 +1,4 @@
-//! The extension Tasks of 2026-07-28, and the tools that make some.
+//! The extension Tasks of 2026-07-28, the tasks of 2025-11-25, and the tools that make some.
 
 use std::{
     collections::HashMap,
@@ -46,6 +46,10 @@ pub(crate) fn call(ask: &Ask, tool: &str) -> Option<Outcome> {
         }
         _ => return None,
     };
+    if ask.era == Era::Legacy && tool == "slow_compute" && ask.params.value["task"].is_object() {
+        let task = begin(ask, tool, Value::Null);
+        return Some(Ok(json!({ "task": of_2025(&task) }).into()));
+    }
     let capable = ask.era == Era::Modern && ask.capabilities()["extensions"][EXTENSION].is_object();
     if !capable {
         return Some(if is_required && ask.era == Era::Modern {
@@ -143,6 +147,45 @@ pub(crate) fn method(ask: &Ask) -> Outcome {
         }
     }
     Ok(json!({}).into())
+}
+
+/// `tasks/get`, `tasks/result` and `tasks/cancel` of 2025-11-25.
+pub(crate) fn method_of_2025(ask: &Ask) -> Outcome {
+    let id = ask.params.value["taskId"].as_str().unwrap_or_default();
+    let task = lock(&ask.everything.tasks.0).get(id).cloned();
+    let task = task.ok_or_else(|| Failure::params("no such task"))?;
+    if ask.method == "tasks/result" {
+        loop {
+            match &lock(&task).state {
+                State::Working => {}
+                State::Completed(result) => {
+                    let mut result = result.clone();
+                    result["_meta"] = json!({ "io.modelcontextprotocol/related-task": { "taskId": id } });
+                    return Ok(result.into());
+                }
+                _ => return Err(Failure::params("there is no result")),
+            }
+            ask.pause(20);
+        }
+    }
+    let mut task = lock(&task);
+    if ask.method == "tasks/cancel" && matches!(task.state, State::Working) {
+        task.become_(State::Cancelled);
+    }
+    Ok(of_2025(&task.base()).into())
+}
+
+/// The same task, as 2025-11-25 writes it.
+fn of_2025(task: &Value) -> Value {
+    let mut task = task.clone();
+    if let Some(members) = task.as_object_mut() {
+        members.remove("resultType");
+        for (name, before) in [("ttl", "ttlMs"), ("pollInterval", "pollIntervalMs")] {
+            let value = members.remove(before);
+            members.extend(value.map(|value| (name.to_owned(), value)));
+        }
+    }
+    task
 }
 
 impl Task {

@@ -131,7 +131,12 @@ fn post(
     if is_handshake && !modern {
         let session = everything.begin(message.params.value.clone(), None);
         let header = format!("Mcp-Session-Id: {}\r\n", session.id);
-        return respond(out, 200, &header, &result(&id, &dispatch::initialized(&session).to_string()));
+        return respond(
+            out,
+            200,
+            &header,
+            &result(&id, &dispatch::initialized(&session, offered).to_string()),
+        );
     }
     let session = match (era, session) {
         (Era::Modern, _) => Session::none(),
