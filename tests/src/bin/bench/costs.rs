@@ -18,8 +18,8 @@ const SLACK: f64 = 1.1;
 struct Way {
     name: &'static str,
     target: Target,
-    /// Through Holdfast or not.
-    through: bool,
+    /// The process of Holdfast, where it goes through one.
+    through: Option<i32>,
 }
 
 /// A kind of call, and the ways to make it; the first one is direct.
@@ -43,6 +43,10 @@ pub(crate) fn measure(effort: Effort) -> Report {
     let synced = Direct::start(&world, "direct-synced.jsonl", &[]);
     stage::configure(&world, &direct, &synced);
     let (served, started) = stage::serve(&world);
+    // What it costs that stdio servers outlive it.
+    let alone = World::empty();
+    stage::configure_alone(&alone);
+    let (unkept, _) = stage::serve(&alone);
     let pipe = stage::behind(&served, "pipe__");
     load::run(&pipe, Work::Read, 1, effort.time.min(std::time::Duration::from_millis(50)));
     let idle = Usage::of(served.pid());
@@ -51,8 +55,8 @@ pub(crate) fn measure(effort: Effort) -> Report {
 
     let mut report = Report::default();
     let mut found = Vec::new();
-    for contest in contests(&served, &direct, &synced) {
-        found.push(run(&mut report, &contest, &served, effort));
+    for contest in contests(&served, &unkept, &direct, &synced) {
+        found.push(run(&mut report, &contest, effort));
     }
     commits.push(disk::commit(&world));
     let loaded = Usage::of(served.pid());
@@ -81,9 +85,12 @@ pub(crate) fn measure(effort: Effort) -> Report {
     report
 }
 
-fn contests(served: &Served, direct: &Direct, synced: &Direct) -> [Contest; 3] {
-    let through = |name, prefix| Way { name, target: stage::behind(served, prefix), through: true };
-    let straight = |direct: &Direct| Way { name: "direct, HTTP", target: direct.target(), through: false };
+fn contests(served: &Served, unkept: &Served, direct: &Direct, synced: &Direct) -> [Contest; 3] {
+    let by = |served: &Served, name, prefix| {
+        Way { name, target: stage::behind(served, prefix), through: Some(served.pid()) }
+    };
+    let through = |name, prefix| by(served, name, prefix);
+    let straight = |direct: &Direct| Way { name: "direct, HTTP", target: direct.target(), through: None };
     [
         Contest {
             title: "reads (echo of 200 bytes, `safe`)",
@@ -91,6 +98,7 @@ fn contests(served: &Served, direct: &Direct, synced: &Direct) -> [Contest; 3] {
             ways: vec![
                 straight(direct),
                 through("Holdfast, stdio", "pipe__"),
+                by(unkept, "Holdfast, stdio without keeper", "pipe__"),
                 through("Holdfast, HTTP", "web__"),
             ],
         },
@@ -100,6 +108,7 @@ fn contests(served: &Served, direct: &Direct, synced: &Direct) -> [Contest; 3] {
             ways: vec![
                 straight(direct),
                 through("Holdfast, stdio", "pipe__"),
+                by(unkept, "Holdfast, stdio without keeper", "pipe__"),
                 through("Holdfast, HTTP", "web__"),
             ],
         },
@@ -123,12 +132,12 @@ struct Found {
     rate: f64,
 }
 
-fn run(report: &mut Report, contest: &Contest, served: &Served, effort: Effort) -> Found {
+fn run(report: &mut Report, contest: &Contest, effort: Effort) -> Found {
     let columns = ["way", "c", "p50 ms", "p99 ms", "adds p50 ms", "calls/s", "of direct", "CPU us/call"];
     let table = report.table(contest.title, &columns);
     let mut found = Found { adds: f64::NAN, rate: f64::NAN };
     for connections in CONNECTIONS {
-        let measured = by_turns(contest, connections, served, effort);
+        let measured = by_turns(contest, connections, effort);
         let straight = &measured[0].sample;
         for (way, Measured { sample, cpu }) in contest.ways.iter().zip(&measured) {
             let adds = sample.percentile(50) - straight.percentile(50);
@@ -144,10 +153,10 @@ fn run(report: &mut Report, contest: &Contest, served: &Served, effort: Effort) 
                 connections.into(),
                 Cell::Number(sample.percentile(50), 3),
                 Cell::Number(sample.percentile(99), 3),
-                if way.through { Cell::Number(adds, 3) } else { "".into() },
+                if way.through.is_some() { Cell::Number(adds, 3) } else { "".into() },
                 Cell::Number(sample.rate(), 0),
                 Cell::Number(sample.rate() / straight.rate(), 2),
-                if way.through { Cell::Number(per_call, 0) } else { "".into() },
+                if way.through.is_some() { Cell::Number(per_call, 0) } else { "".into() },
             ]);
         }
     }
@@ -155,14 +164,15 @@ fn run(report: &mut Report, contest: &Contest, served: &Served, effort: Effort) 
 }
 
 /// A B C A B C ..., so that whatever else the machine does meets all alike.
-fn by_turns(contest: &Contest, connections: usize, served: &Served, effort: Effort) -> Vec<Measured> {
+fn by_turns(contest: &Contest, connections: usize, effort: Effort) -> Vec<Measured> {
     let mut all: Vec<Measured> =
         contest.ways.iter().map(|_| Measured { sample: Sample::default(), cpu: 0.0 }).collect();
     for _ in 0..effort.rounds {
         for (way, measured) in contest.ways.iter().zip(&mut all) {
-            let before = Usage::of(served.pid());
+            let cpu = || way.through.map_or(0.0, |pid| Usage::of(pid).cpu);
+            let before = cpu();
             measured.sample.add(load::run(&way.target, contest.work, connections, effort.time));
-            measured.cpu += Usage::of(served.pid()).cpu - before.cpu;
+            measured.cpu += cpu() - before;
         }
     }
     all

@@ -73,12 +73,21 @@ pub(crate) fn configure(world: &World, web: &Direct, web_synced: &Direct) {
     ));
 }
 
+/// Only `pipe`, which ends with its Holdfast.
+pub(crate) fn configure_alone(world: &World) {
+    configure_with(world, "[store]\nkeep_servers = \"off\"\n");
+}
+
 /// Only `pipe`.
 pub(crate) fn configure_pipe(world: &World) {
+    configure_with(world, "");
+}
+
+fn configure_with(world: &World, more: &str) {
     let program = bank();
     let program = program.to_str().expect("the target directory is UTF-8");
     world.configure(&format!(
-        "[servers.pipe]\ncommand = {program:?}\nargs = [\"--ledger\", \"pipe.jsonl\", \"--no-sync\"]\n{POLICY}"
+        "{more}[servers.pipe]\ncommand = {program:?}\nargs = [\"--ledger\", \"pipe.jsonl\", \"--no-sync\"]\n{POLICY}"
     ));
 }
 
