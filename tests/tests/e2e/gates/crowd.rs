@@ -86,3 +86,36 @@ fn a_flood_from_many_connections_does_not_get_past_the_limit() {
         Desk::of(&served, ANA).get("/pending").json()["pending"].as_array().map(Vec::len) == Some(3)
     });
 }
+
+#[test]
+fn however_much_waits_all_of_it_can_be_read_page_by_page() {
+    const MANY: usize = 205;
+    let world = World::bank(&format!(
+        "[intake]\nheld_per_agent = 1000\n{HASTY}[[rule]]\nid = \"all\"\neffect = \"ask\"\nserver = \"bank\"\n"
+    ));
+    let served = world.serve();
+    let mut agent = Agent::modern(&served, "agent");
+    let held: Vec<String> =
+        (0..MANY).map(|n| agent.call("bank__transfer", payment(&format!("INV-{n}"))).call()).collect();
+    let ids = |page: &serde_json::Value| -> Vec<String> {
+        let waiting = page["pending"].as_array().expect("a list").iter();
+        waiting.map(|waiting| waiting["call"]["call"].as_str().expect("an id").to_owned()).collect()
+    };
+    let token = world.token();
+    let desk = Desk::of(&served, &token);
+    let (mut read, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = desk.get(&format!("/pending?{after}")).json();
+        assert!(ids(&page).len() <= 100, "{}", ids(&page).len());
+        read.extend(ids(&page));
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("after={next}");
+    }
+    assert_eq!(read, held, "the oldest first");
+    assert_eq!(ids(&world.run(&["pending", "--json"]).json()), held);
+    let some = world.run(&["pending", "--limit", "3"]);
+    assert!(some.ok().contains("INV-2") && !some.ok().contains("INV-3"), "{}", some.stdout);
+    assert!(some.stderr.contains("More than 3 wait"), "{}", some.stderr);
+    served.kill();
+    assert_eq!(ids(&world.run(&["pending", "--json"]).json()), held, "also from the file alone");
+}

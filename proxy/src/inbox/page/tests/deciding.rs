@@ -301,3 +301,20 @@ async fn large_arguments_are_decided_on_where_all_of_them_are() {
     );
     assert!(call.contains("/approve\""));
 }
+
+#[tokio::test]
+async fn what_stands_beside_the_arguments_is_decided_on_with_them() {
+    let journal = Memory::new(Delivery::AtOnce, Chaining::Chained);
+    let gates = vec![Gate::for_rule(RuleId::new("r"))];
+    let disposition = Disposition::Ask { digest: digest(PLAIN, 1), gates: gates.into() };
+    let Entry::Accepted(mut first) = accepted(PLAIN, None, disposition) else { panic!("another entry") };
+    first.extra = Text::parse("{\"org.example/account\":\"A\u{202e}<b>\"}").ok();
+    append(&journal, id(0xa1), 0, vec![Entry::Accepted(first)]);
+    let desktop = desktop(journal, Ok(State::Approved));
+    let mut browser = desktop.signed_in(APPROVER).await;
+    for path in ["/".to_owned(), format!("/calls/{}", id(0xa1))] {
+        let page = browser.get(&path).await.body;
+        assert!(page.contains("What is sent beside the arguments"), "{path}");
+        assert!(page.contains("org.example/account") && !page.contains('\u{202e}') && !page.contains("A<b>"));
+    }
+}
