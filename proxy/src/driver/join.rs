@@ -55,22 +55,12 @@ impl Driver {
         own.then(|| Ticket::started(Start::Reply(Box::new(self.replay(&call, &wish, None)))))
     }
 
-    /// Goes on with a request whose stream was cut; none where the call is not this principal's.
-    pub(crate) async fn go_on(
-        self: &Arc<Self>,
-        caller: &Caller,
-        connection: u64,
-        id: CallId,
-        progress: Progress,
-        client: &Arc<Client>,
-    ) -> Option<Ticket> {
-        let live = self.find(id);
-        let patience = live.map(|live| live.with(|shared| Patience::of(&shared.call)));
-        let ticket = self.collect(caller, connection, id, progress, client).await?;
-        Some(match patience {
-            Some(patience) => ticket.with_patience(patience),
+    /// What goes on with a request whose stream was cut is as patient as that was.
+    pub(crate) fn with_patience_of(&self, id: CallId, ticket: Ticket) -> Ticket {
+        match self.find(id) {
+            Some(live) => ticket.with_patience(live.with(|shared| Patience::of(&shared.call))),
             None => ticket,
-        })
+        }
     }
 
     /// A call as it is now, for the agent that made it; none where it is not this principal's.

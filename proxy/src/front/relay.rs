@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::stream;
-use holdfast_store::Text;
+use holdfast_store::{Caller, Text};
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -199,8 +199,7 @@ pub(super) async fn handle(
         front: front.clone(),
         id: request.id.to_owned(),
         era: request.era,
-        principal: request.caller.principal.clone(),
-        channel: request.caller.channel.clone(),
+        caller: request.caller.clone(),
         client: request.client.clone(),
         events: request.accepts.events,
         token: token.filter(|_| request.accepts.events),
@@ -264,8 +263,7 @@ struct Exchange {
     front: Arc<Front>,
     id: String,
     era: Era,
-    principal: String,
-    channel: String,
+    caller: Caller,
     client: Arc<crate::upstream::Client>,
     events: bool,
     token: Option<String>,
@@ -347,7 +345,7 @@ impl Exchange {
         }
         match self.era {
             Era::Legacy if self.events => {
-                let put = self.front.asks.put(&self.channel, &question);
+                let put = self.front.asks.put(&self.caller.channel, &question);
                 let events = events_of(&put.messages);
                 self.put = Some(put);
                 if let Some(conversation) = &mut self.conversation {
@@ -359,7 +357,7 @@ impl Exchange {
                 let requests = asks::as_members(&question.wanted.asks);
                 let Some(mut conversation) = self.conversation.take() else { return Step::Nothing };
                 conversation.question = Some(question);
-                let state = self.front.parked.park(&self.principal, conversation);
+                let state = self.front.parked.park(&self.caller.principal, conversation);
                 let result = format!(
                     r#"{{"resultType":"input_required","inputRequests":{requests},"requestState":"{state}"}}"#
                 );
@@ -380,8 +378,8 @@ impl Exchange {
                 let is_task = conversation.method.starts_with("tasks/");
                 let (seal, server) = (&self.front.seal, &conversation.server);
                 let renamed = match conversation.method.as_str() {
-                    "tasks/result" => task_id::in_meta(seal, &self.principal, server, &result),
-                    _ if is_task => task_id::put_into(seal, &self.principal, server, &result),
+                    "tasks/result" => task_id::in_meta(seal, &self.caller.principal, server, &result),
+                    _ if is_task => task_id::put_into(seal, &self.caller.principal, server, &result),
                     _ => None,
                 };
                 let hinted = renamed.as_deref().unwrap_or(&result);

@@ -104,12 +104,12 @@ async fn rest(
         unreachable!("only streams of calls have a rest")
     };
     let wanted = call::wanted(progress_token.as_ref());
+    let ticket = front.driver.collect(&caller, link.number, call, wanted, &client).await;
     let (ticket, collects) = if about == About::Collecting {
         let until = tokio::time::Instant::now() + Duration::from_secs(call::WAIT_DEFAULT_S);
-        let ticket = front.driver.collect(&caller, link.number, call, wanted, &client).await;
         (ticket, Some((call, until)))
     } else {
-        (front.driver.go_on(&caller, link.number, call, wanted, &client).await, None)
+        (ticket.map(|ticket| front.driver.with_patience_of(call, ticket)), None)
     };
     let Some(ticket) = ticket else {
         // The same whether it never was, is pruned, or is somebody else's.
