@@ -265,8 +265,15 @@ pub(super) fn unknown_method(era: Era, method: &str) -> Problem {
 }
 
 /// Methods that 2026-07-28 has no more.
-pub(super) const ENDED: [&str; 6] =
-    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tasks/list"];
+pub(super) const ENDED: [&str; 7] = [
+    "initialize",
+    "ping",
+    "logging/setLevel",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "tasks/list",
+    "tasks/result",
+];
 
 /// A header that may stand once: what stands twice could be read differently by somebody in between.
 pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {

@@ -103,20 +103,91 @@ fn agents_over_http_are_paid_for_once() {
 
 #[test]
 fn agents_get_their_answers_although_holdfast_is_killed() {
-    let (seed, rounds) = (Dice::seed(), rounds(30));
-    let _told = Told(seed);
     let world = World::empty();
-    let paid = pay_over_http(&world, seed, rounds, Keeper::Kept, Place::of_crash);
-    let found = paid.judge("http, servers kept", seed);
-    let unknown = paid.heard.iter().filter(|(_, heard)| matches!(heard, Heard::Unknown { .. })).count();
-    let tally = &paid.tally;
-    let interrupted = tally.again.load(Ordering::Relaxed) - tally.hung_up.load(Ordering::Relaxed);
+    let bank = world.server_bank();
+    let crashed = crash(&world, &bank, rounds(30), |agent| agent);
+    let Crashed { found, unknown, interrupted, served } = crashed.judged(&world, "http, servers kept");
     let doubtful = unknown.max(found.in_doubt);
     assert!(doubtful * 1_000 <= interrupted, "{doubtful} of {interrupted} interrupted payments are in doubt");
     assert_eq!(world.processes_of("bank").len(), 1, "the bank was never started again, and is alone");
-    assert!(paid.served.stop().success());
+    assert!(served.stop().success());
     eventually("nobody is left", || world.processes().is_empty());
     verify(&world);
+}
+
+#[test]
+fn a_bank_by_http_is_asked_again_although_holdfast_is_killed() {
+    let world = World::empty();
+    let bank = world.http_bank("127.0.0.1:0");
+    let table = format!("[servers.bank]\nurl = \"http://{}/mcp\"\n", bank.address);
+    // Agents of the old era, for whom the bank is spoken to in it: there streams can be resumed.
+    let crashed = crash(&world, &table, rounds(12), |agent| 4 * agent + 3);
+    let Crashed { unknown, interrupted, served, .. } = crashed.judged(&world, "http, a bank by http");
+    // What was killed before its stream had begun is in doubt.
+    assert!(unknown * 10 <= interrupted, "{unknown} of {interrupted} interrupted payments are in doubt");
+    assert!(served.stop().success());
+    verify(&world);
+}
+
+/// What agents heard whose Holdfast was killed again and again.
+struct Crashes {
+    seed: u64,
+    heard: Payments,
+    tally: Tally,
+    lived: Duration,
+    kills: String,
+    served: Served,
+}
+
+struct Crashed {
+    found: audit::Found,
+    /// Payments of which their agents were told that nobody knows.
+    unknown: usize,
+    interrupted: usize,
+    served: Served,
+}
+
+/// Kills Holdfast, and nothing else, while agents of these numbers pay.
+fn crash(world: &World, bank: &str, rounds: usize, number: fn(usize) -> usize) -> Crashes {
+    let seed = Dice::seed();
+    let _told = Told(seed);
+    let host = format!("127.{}.{}.{}", 1 + seed % 250, 1 + (seed >> 8) % 250, 1 + (seed >> 16) % 250);
+    payment::configure_before(world, bank, [&format!("{host}:0"), &format!("{host}:0")]);
+    let served = world.serve();
+    payment::configure_before(world, bank, [&served.mcp, &served.inbox]);
+    let address = served.mcp.clone();
+    let (over, tally) = (AtomicBool::new(false), Tally::default());
+    let begun = Instant::now();
+    let (heard, killer) = thread::scope(|scope| {
+        let agents: Vec<_> = (0..AGENTS)
+            .map(|agent| {
+                let who = number(agent);
+                let mut payer = Payer::new(&address, who, Dice::of(seed, who as u64), &tally);
+                let over = &over;
+                scope.spawn(move || pay(who, over, |payment| payment.heard(&payer.insist(payment))))
+            })
+            .collect();
+        let _stop = Stop(&over);
+        let mut killer = Killer::new(world, Dice::of(seed, 1_000), Keeper::Kept(Some(served)));
+        (0..rounds).for_each(|round| killer.round(Place::of_crash(round)));
+        over.store(true, Ordering::Relaxed);
+        let heard: Payments = agents.into_iter().flat_map(|agent| agent.join().expect("no panic")).collect();
+        (heard, killer)
+    });
+    let (lived, kills) = (begun.elapsed(), format!("{:?}", killer.kills));
+    let served = killer.into_served().expect("it is there after each round");
+    Crashes { seed, heard, tally, lived, kills, served }
+}
+
+impl Crashes {
+    fn judged(self, world: &World, title: &'static str) -> Crashed {
+        let Self { seed, heard, tally, lived, kills, served } = self;
+        let summary = Summary { title, seed, lived, kills };
+        let found = judge(world, &heard, &summary, &format!("{tally:?}"));
+        let unknown = heard.iter().filter(|(_, heard)| matches!(heard, Heard::Unknown { .. })).count();
+        let interrupted = tally.again.load(Ordering::Relaxed) - tally.hung_up.load(Ordering::Relaxed);
+        Crashed { found, unknown, interrupted, served }
+    }
 }
 
 #[test]

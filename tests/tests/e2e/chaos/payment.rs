@@ -54,8 +54,12 @@ pub(super) enum Heard {
 
 /// In front of a bank that may die at any time; the rules tell payments apart by their references.
 pub(super) fn configure(world: &World, address: [&str; 2]) {
+    configure_before(world, &world.server_bank(), address);
+}
+
+/// The same in front of this bank.
+pub(super) fn configure_before(world: &World, bank: &str, address: [&str; 2]) {
     let [mcp, inbox] = address;
-    let bank = world.server_bank();
     world.write(
         "holdfast.toml",
         &format!(
