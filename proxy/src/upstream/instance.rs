@@ -322,7 +322,7 @@ impl Instance {
         }
         match opened {
             Ok(offer) => Ok((link, offer)),
-            Err(NotOpen::Unsent(unsent)) => Err((unsent, Some(link))),
+            Err(NotOpen::Unsent(unsent)) => Err((link.with_last_words(unsent).await, Some(link))),
             Err(NotOpen::Begin(_)) => {
                 Err((Unsent { code: "upstream-unreachable", message: link.cause() }, Some(link)))
             }

@@ -24,6 +24,7 @@ use super::{
     id::RequestId,
     peer::{Agent, Listener, Peer, Purpose},
     pipe::Pipe,
+    process::LAST_WORDS,
     relay::Parcel,
     web::{Post, Web},
 };
@@ -382,6 +383,19 @@ impl Link {
             Wire::Pipe(pipe) => pipe.cause(),
             Wire::Web(web) => web.cause(),
         }
+    }
+
+    /// Why a server that has just ended cannot be used, with what it wrote last.
+    pub(super) async fn with_last_words(&self, mut unsent: Unsent) -> Unsent {
+        if let Wire::Pipe(pipe) = &self.wire {
+            pipe.said_all().await;
+            // Some of it may not have been read when that was said.
+            if let Some(at) = unsent.message.find(LAST_WORDS) {
+                unsent.message.truncate(at);
+            }
+            unsent.message.push_str(&pipe.last_words());
+        }
+        unsent
     }
 
     /// What a server wrote last, as the end of a sentence.

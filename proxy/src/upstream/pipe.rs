@@ -147,6 +147,13 @@ impl Pipe {
         format!("server `{}`: {cause}{}", self.server, self.last_words.quote())
     }
 
+    /// Waits for what a server that has ended wrote last.
+    pub(super) async fn said_all(&self) {
+        if self.over.is_cancelled() {
+            self.last_words.said().await;
+        }
+    }
+
     /// What the server wrote to stderr, as the end of a sentence.
     pub(super) fn last_words(&self) -> String {
         self.last_words.quote()

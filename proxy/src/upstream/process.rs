@@ -5,10 +5,12 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use holdfast_store::hash_fields;
-use tokio::net::unix::pipe;
+use tokio::{net::unix::pipe, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     lines::{Line, Lines},
@@ -19,6 +21,9 @@ use crate::keeper::{Ends, Hold, Keeper, Recipe};
 
 /// What children inherit from our environment, beside all of `LC_*`; the rest is for the configuration to name.
 const INHERITED: [&str; 7] = ["PATH", "HOME", "LANG", "TMPDIR", "USER", "SHELL", "TERM"];
+
+/// Before what a server wrote last.
+pub(super) const LAST_WORDS: &str = "; its last words:";
 
 /// What the configuration says about starting a server.
 pub(super) struct Command<'a> {
@@ -91,13 +96,17 @@ fn inherited() -> impl Iterator<Item = (String, String)> {
 
 /// The last lines that a server wrote to stderr: the best explanation there is when it does not work.
 #[derive(Default)]
-pub(super) struct LastWords(Mutex<VecDeque<String>>);
+pub(super) struct LastWords {
+    lines: Mutex<VecDeque<String>>,
+    /// There will be no more.
+    over: CancellationToken,
+}
 
 impl LastWords {
     pub(super) const LINES: usize = 20;
 
     fn hear(&self, line: String) {
-        let mut lines = self.0.lock().expect("nothing panics while it holds the lines");
+        let mut lines = self.lines.lock().expect("nothing panics while it holds the lines");
         if lines.len() == Self::LINES {
             lines.pop_front();
         }
@@ -106,16 +115,21 @@ impl LastWords {
 
     /// The lines, the newest last.
     pub(super) fn lines(&self) -> Vec<String> {
-        self.0.lock().expect("nothing panics while it holds the lines").iter().cloned().collect()
+        self.lines.lock().expect("nothing panics while it holds the lines").iter().cloned().collect()
+    }
+
+    /// Waits for the last of them, but not for long: something that the server started may go on writing.
+    pub(super) async fn said(&self) {
+        let _ = timeout(Duration::from_millis(500), self.over.cancelled()).await;
     }
 
     /// `; its last words: ...`, or nothing.
     pub(super) fn quote(&self) -> String {
-        let lines = self.0.lock().expect("nothing panics while it holds the lines");
+        let lines = self.lines.lock().expect("nothing panics while it holds the lines");
         if lines.is_empty() {
             return String::new();
         }
-        format!("; its last words:\n{}", lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))
+        format!("{LAST_WORDS}\n{}", lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -136,4 +150,5 @@ async fn listen(server: String, mut stderr: pipe::Receiver, last_words: Arc<Last
         }
     }
     lines.rest().into_iter().for_each(hear);
+    last_words.over.cancel();
 }

@@ -213,7 +213,8 @@ fn a_server_that_dies_is_started_again() {
     let mut agent = Agent::modern(&served, "agent");
     for n in 1..=3 {
         let reference = format!("INV-{n}");
-        assert!(agent.call("bank__transfer", payment(&reference)).succeeded(), "{reference}");
+        let answer = agent.call("bank__transfer", payment(&reference));
+        assert!(answer.succeeded(), "{reference}: {answer:?}");
         world.kill_one("bank");
         assert_eq!(world.paid(&reference), 1);
     }

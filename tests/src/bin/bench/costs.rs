@@ -86,8 +86,10 @@ pub(crate) fn measure(effort: Effort) -> Report {
 }
 
 fn contests(served: &Served, unkept: &Served, direct: &Direct, synced: &Direct) -> [Contest; 3] {
-    let by = |served: &Served, name, prefix| {
-        Way { name, target: stage::behind(served, prefix), through: Some(served.pid()) }
+    let by = |served: &Served, name, prefix| Way {
+        name,
+        target: stage::behind(served, prefix),
+        through: Some(served.pid()),
     };
     let through = |name, prefix| by(served, name, prefix);
     let straight = |direct: &Direct| Way { name: "direct, HTTP", target: direct.target(), through: None };
