@@ -169,7 +169,11 @@ fn what_was_answered_is_not_asked_again() {
         let served = scene.serve_anew(served);
         drop(going);
         let mut agent = Agent::modern(&served, "agent").that_can(forms());
-        let answer = agent.call(TOOL, arguments);
+        let mut answer = agent.call(TOOL, arguments.clone());
+        // Killed before it was noted that a request of the server's own was answered: to answer that twice does no harm.
+        if answer.result()["resultType"] == "input_required" && server.1 == "legacy" {
+            answer = agent.request("tools/call", retry(answer.result(), &arguments));
+        }
         if server == ("http", "modern") {
             assert_eq!(answer.code(), "outcome-unknown", "{server:?}: {answer:?}");
         } else {
