@@ -169,11 +169,9 @@ impl Task {
 
     /// What the server wanted to know is answered, or not wanted any more: the call's clocks go on.
     pub(super) async fn closed(&mut self) -> Result<(), Halt> {
-        let Some((question, since)) = self.question.take() else { return Ok(()) };
-        let until = now();
-        self.live.with(|shared| shared.call.paused(since, until));
+        self.count_pause();
+        let Some((question, _)) = self.question.take() else { return Ok(()) };
         if let Some(note) = &mut self.note {
-            note.paused_ms += until.since(since);
             note.is_answered(question.number);
             match &mut note.latest {
                 Some(latest) if matches!(latest.wanted.way, Way::Round { .. }) => latest.answered = true,
@@ -182,6 +180,17 @@ impl Task {
             self.write_note().await?;
         }
         Ok(())
+    }
+
+    /// No clock of the call counts the time until now for which a question is open.
+    pub(super) fn count_pause(&mut self) {
+        let Some((_, since)) = &mut self.question else { return };
+        let until = now();
+        let from = std::mem::replace(since, until);
+        self.live.with(|shared| shared.call.paused(from, until));
+        if let Some(note) = &mut self.note {
+            note.paused_ms += until.since(from);
+        }
     }
 
     /// The agent has answered: the call goes on as soon as that is durable.

@@ -316,12 +316,8 @@ impl Task {
     }
 
     fn fold(&mut self, at: Millis, entries: &[Entry], keys: KeyFate) {
-        if let Some((_, since)) = &mut self.question {
-            // So that no clock counts the time until now, if this is the end of the attempt.
-            let until = now();
-            self.live.with(|shared| shared.call.paused(*since, until));
-            *since = until;
-        }
+        // This may be the end of the attempt.
+        self.count_pause();
         let (left_flight, state) = self.live.with(|shared| {
             let in_flight = shared.call.state == State::InFlight;
             for entry in entries {
