@@ -99,7 +99,9 @@ impl Note {
     /// Whether this question was answered, and nothing of that may be missing at the server.
     fn has_done_with(&self, question: &Question) -> bool {
         let is_latest = self.latest.as_ref().is_some_and(|latest| latest.wanted == question.wanted);
-        self.answered.contains(&question.number) && !(self.is_found && is_latest)
+        // A task says itself what it still waits for.
+        let is_missing = matches!(question.wanted.way, Way::Task(_)) || self.is_found && is_latest;
+        self.answered.contains(&question.number) && !is_missing
     }
 
     /// As it is kept. What is too long for that is left out, and with it the way to ask it again.

@@ -152,8 +152,12 @@ impl Errand {
 
     async fn run(&self, task: &str, poll: Duration) {
         let end = self.wait(task, poll).await;
-        self.flight.return_from_errand();
-        (self.listener)(end);
+        // Only then it is known that nothing of it goes on: a cancelled task may, and so may one that nobody tells of.
+        if matches!(end, Signal::Answered(_) | Signal::Refused(_)) {
+            self.flight.return_from_errand();
+        }
+        // It was begun, so no error says that it did nothing.
+        round::once_begun(&self.shared, self.listener.clone())(end);
         self.shared.common.threads.done(self.id);
     }
 

@@ -154,7 +154,7 @@ impl Estate {
         }
         // After the result that asks nothing more comes until it is sent again.
         if !open.is_some_and(|(wanted, _)| matches!(wanted.way, Way::Round { .. })) {
-            let hear = if round > 0 { once_begun(listener.clone()) } else { listener.clone() };
+            let hear = if round > 0 { once_begun(shared, listener.clone()) } else { listener.clone() };
             let hear = flight.hearing(shared, &link, parcel, hear, round);
             link.await_again(id, &dispatch.caller, hear);
         }

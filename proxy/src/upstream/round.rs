@@ -89,7 +89,7 @@ impl Round {
         if let Parcel::Call(dispatch) = &parcel
             && let Err(unsent) = trusted(&shared, &link, &dispatch.tool)
         {
-            return once_begun(listener)(Signal::Unsent(unsent));
+            return once_begun(&shared, listener)(Signal::Unsent(unsent));
         }
         let mut responses = String::from("{");
         for (name, said) in &answers {
@@ -106,7 +106,7 @@ impl Round {
         round.extend(state.map(|state| (ROUND[1].to_owned(), state)));
         let number = number.saturating_add(1);
         let id = request_id(&parcel, number);
-        let hear = flight.hearing(&shared, &link, &parcel, once_begun(listener), number);
+        let hear = flight.hearing(&shared, &link, &parcel, once_begun(&shared, listener), number);
         link.convey(id, &parcel, &round, || mirrored(&shared, &parcel), hear);
         flight.sent(link.clone(), id);
         // It may have been withdrawn meanwhile, when there was nothing to withdraw.
@@ -135,11 +135,16 @@ pub(super) fn mirrored(shared: &Shared, parcel: &Parcel) -> Vec<(String, String)
 }
 
 /// What was begun in an earlier round is not undone by a later one that does not get through.
-pub(super) fn once_begun(listener: Listener) -> Listener {
+pub(super) fn once_begun(shared: &Arc<Shared>, listener: Listener) -> Listener {
+    let shared = shared.clone();
     Arc::new(move |signal| match signal {
         Signal::Unsent(unsent) => listener(Signal::Lost(Loss::Disconnected, unsent.message)),
         // Only what says that this request will never be carried out says something about the earlier rounds, too.
-        Signal::Refused(refused) if !is_for_good(&refused) => {
+        // Codes that the operator knows to mean "not executed" say so of this request alone.
+        Signal::Refused(refused)
+            if !is_for_good(&refused)
+                || refused.code.is_some_and(|code| shared.config().unexecuted.contains(&code)) =>
+        {
             let message = format!("the server refused to go on: {}", &*refused.error);
             listener(Signal::Lost(Loss::UpstreamError, message));
         }

@@ -323,7 +323,7 @@ impl Upstream {
                 };
                 match opened {
                     Ok(link) => Round { going: later, link, number: round, state }.go_on(answers),
-                    Err(unsent) => once_begun(later.listener)(Signal::Unsent(unsent)),
+                    Err(unsent) => once_begun(&later.shared, later.listener)(Signal::Unsent(unsent)),
                 }
             });
         });

@@ -372,6 +372,11 @@ fn replace(path: &Path, lines: &[u8]) -> io::Result<fs::File> {
     // Session ids are as good as passwords to some servers.
     let mut new = fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(&fresh)?;
     new.write_all(lines)?;
+    // Tasks are among them, of which the next life is to know also after a power loss.
+    new.sync_data()?;
     fs::rename(&fresh, path)?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::File::open(directory)?.sync_all()?;
+    }
     Ok(new)
 }

@@ -79,7 +79,7 @@ fn completed(text: &str) -> Value {
 }
 
 fn using(address: SocketAddr) -> ServerConfig {
-    ServerConfig { tasks: Tasks::Use, ..web(address) }
+    ServerConfig { tasks: Tasks::Use, unexecuted: vec![-32050], ..web(address) }
 }
 
 fn told_of(desk: &Mutex<Desk>) -> Vec<String> {
@@ -90,9 +90,15 @@ fn told_of(desk: &Mutex<Desk>) -> Vec<String> {
 async fn the_end_of_a_task_is_the_answer() {
     let cases = [
         (vec![working(), Value::Null, completed("done")], "answer done"),
+        (vec![json!({"status": "failed", "error": {"code": -32603, "message": "no"}})], "lost UpstreamError"),
+        // Of a request this code says that it was not executed; a task was begun.
         (
-            vec![json!({"status": "failed", "error": {"code": -32603, "message": "no"}})],
-            "refused code Some(-32603) status None after None",
+            vec![json!({"status": "failed", "error": {"code": -32050, "message": "busy"}})],
+            "lost UpstreamError",
+        ),
+        (
+            vec![json!({"status": "failed", "error": {"code": -32602, "message": "no"}})],
+            "refused code Some(-32602) status None after None",
         ),
         (vec![json!({"status": "cancelled"})], "lost UpstreamError"),
         (vec![json!({"code": -32602, "message": "no such task"})], "lost UpstreamError"),
@@ -159,7 +165,7 @@ async fn what_is_withdrawn_is_cancelled() {
     assert!(!heard.flight.gone(), "the task goes on without a connection");
     heard.flight.cancel("not wanted");
     assert_eq!(heard.told().await, "lost Cancelled");
-    assert!(heard.flight.gone());
+    assert!(!heard.flight.gone(), "a cancelled task may go on");
     assert_eq!(told_of(&desk), ["tools/call", "tasks/cancel"]);
     upstreams.stop().await;
 }
