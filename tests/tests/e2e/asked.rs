@@ -45,6 +45,11 @@ impl Scene {
         self.world.serve()
     }
 
+    #[track_caller]
+    fn was_done_once(&self, server: (&str, &str)) {
+        assert_eq!((self.effects(), &self.call()["attempts"]), (1, &json!(1)), "{server:?}");
+    }
+
     fn effects(&self) -> usize {
         fs::read_to_string(self.world.path("effects")).map_or(0, |text| text.lines().count())
     }
@@ -97,7 +102,7 @@ fn a_modern_agent_that_was_asked_before_a_crash_answers_after_it() {
         agent.move_to(&served);
         let answer = agent.request("tools/call", retry(asked.result(), &effect()));
         assert_eq!(answer.text(), "done: E-1", "{server:?}: {answer:?}");
-        assert_eq!((scene.effects(), &scene.call()["attempts"]), (1, &json!(1)), "{server:?}");
+        scene.was_done_once(server);
     }
 }
 
@@ -120,7 +125,7 @@ fn an_agent_that_repeats_its_call_after_a_crash_is_asked_again() {
         assert_eq!(again.result()["inputRequests"], asked.result()["inputRequests"], "{server:?}: {again:?}");
         let answer = agent.request("tools/call", retry(again.result(), &effect()));
         assert_eq!(answer.text(), "done: E-1", "{server:?}: {answer:?}");
-        assert_eq!((scene.effects(), &scene.call()["attempts"]), (1, &json!(1)), "{server:?}");
+        scene.was_done_once(server);
     }
 }
 
@@ -130,6 +135,23 @@ fn question(asked: &mut Asked, server: (&str, &str)) -> Value {
     question
 }
 
+/// What a legacy agent is asked before and after a crash, and the request that waits for its answer.
+fn asked_over_a_crash(
+    scene: &Scene,
+    served: Served,
+    agent: &mut Agent,
+    server: (&str, &str),
+) -> (Served, Value, Value, Asked) {
+    let mut lost = agent.ask(TOOL, effect());
+    let before = question(&mut lost, server);
+    let served = scene.serve_anew(served);
+    drop(lost);
+    agent.move_to(&served);
+    let mut again = agent.ask(TOOL, effect());
+    let after = question(&mut again, server);
+    (served, before, after, again)
+}
+
 #[test]
 fn a_legacy_agent_is_asked_again_and_either_answer_counts() {
     for server in SERVERS {
@@ -137,19 +159,13 @@ fn a_legacy_agent_is_asked_again_and_either_answer_counts() {
             let scene = Scene::of(server);
             let served = scene.world.serve();
             let mut agent = Agent::legacy_that_can(&served, "agent", forms());
-            let mut lost = agent.ask(TOOL, effect());
-            let before = question(&mut lost, server);
-            let served = scene.serve_anew(served);
-            drop(lost);
-            agent.move_to(&served);
-            let mut again = agent.ask(TOOL, effect());
-            let after = question(&mut again, server);
+            let (_served, before, after, again) = asked_over_a_crash(&scene, served, &mut agent, server);
             assert_eq!(before["params"], after["params"], "{server:?}");
             let meant = if answers_to.ends_with("after it") { &after } else { &before };
             agent.reply(&meant["id"], confirmed());
             let answer = again.answer();
             assert_eq!(answer.text(), "done: E-1", "{server:?}, {answers_to}: {answer:?}");
-            assert_eq!((scene.effects(), &scene.call()["attempts"]), (1, &json!(1)), "{server:?}");
+            scene.was_done_once(server);
         }
     }
 }
@@ -179,7 +195,7 @@ fn what_was_answered_is_not_asked_again() {
         } else {
             assert_eq!(answer.text(), "done: E-1", "{server:?}: {answer:?}");
         }
-        assert_eq!((scene.effects(), &scene.call()["attempts"]), (1, &json!(1)), "{server:?}");
+        scene.was_done_once(server);
     }
 }
 
@@ -192,16 +208,10 @@ fn an_approved_call_may_be_asked_about_and_is_not_approved_twice() {
         let mut agent = Agent::legacy_that_can(&served, "agent", forms());
         let held = agent.call(TOOL, effect());
         scene.world.run(&["approve", &held.call()]).ok();
-        let mut lost = agent.ask(TOOL, effect());
-        question(&mut lost, server);
-        let served = scene.serve_anew(served);
-        drop(lost);
-        agent.move_to(&served);
-        let mut again = agent.ask(TOOL, effect());
-        let asked = question(&mut again, server);
+        let (_served, _, asked, again) = asked_over_a_crash(&scene, served, &mut agent, server);
         agent.reply(&asked["id"], confirmed());
         assert_eq!(again.answer().text(), "done: E-1", "{server:?}");
-        assert_eq!((scene.effects(), &scene.call()["attempts"]), (1, &json!(1)), "{server:?}");
+        scene.was_done_once(server);
     }
 }
 
@@ -220,7 +230,7 @@ fn behind_a_bridge_the_agent_is_asked_again() {
         client.respond(&before["id"], confirmed());
         let answer = client.finish(id, "tools/call", params);
         assert_eq!(answer.words(), "done: E-1", "{server:?}");
-        assert_eq!((scene.effects(), &scene.call()["attempts"]), (1, &json!(1)), "{server:?}");
+        scene.was_done_once(server);
         drop(served);
     }
 }
