@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    os::unix::process::CommandExt,
+    os::{fd::AsFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
@@ -327,6 +328,14 @@ pub(crate) fn living_in(directory: &Path) -> Vec<i32> {
     let there =
         |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
     pids.filter(there).filter(|pid| u32::try_from(*pid) != Ok(std::process::id())).collect()
+}
+
+/// Whether something waits in the pipe that is its stdin.
+pub(crate) fn has_unread_input(pid: i32) -> bool {
+    let Ok(stdin) = fs::File::open(format!("/proc/{pid}/fd/0")) else { return false };
+    let mut ends = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let polled = poll(&mut ends, PollTimeout::ZERO).is_ok();
+    polled && ends[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
 }
 
 /// The keepers that work in `directory` or below it.

@@ -13,7 +13,10 @@ use crate::{
     binaries,
     bridge::Bridge,
     patience::eventually,
-    process::{HttpServer, Ran, Served, continue_process, end_process, keepers_in, living_in, pause_process},
+    process::{
+        HttpServer, Ran, Served, continue_process, end_process, has_unread_input, keepers_in, living_in,
+        pause_process,
+    },
 };
 
 /// Everything is allowed that no rule forbids or asks for.
@@ -250,6 +253,11 @@ impl World {
         let [pid] = pids.as_slice() else { panic!("{program} runs {} times", pids.len()) };
         pause_process(*pid);
         Paused(*pid)
+    }
+
+    /// Whether something waits on stdin that the processes here that run this program have not read.
+    pub fn waits_for(&self, program: &str) -> bool {
+        self.processes_of(program).into_iter().any(has_unread_input)
     }
 
     /// Kills the one process here that runs this program.

@@ -129,8 +129,7 @@ fn killed_while_the_bank_is_deaf(reference: &str) -> (World, Served) {
     assert!(agent.call("bank__transfer", payment("INV-1")).succeeded());
     let paused = world.pause_one("bank");
     let lost = agent.ask("bank__transfer", payment(reference));
-    let in_flight = || world.run(&["calls", "--json", "--state", "in-flight"]).json()["calls"][0].clone();
-    eventually("it is on its way", || !in_flight().is_null());
+    eventually("it is on its way", || world.waits_for("bank"));
     served.crash();
     drop(lost);
     let served = world.serve();
