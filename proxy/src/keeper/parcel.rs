@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::{io::Interest, net::UnixStream};
 
 /// Counts changes of these messages. `Hello` and `Stop` mean the same in all versions.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Descriptors that go with one message at most.
 const MOST_FDS: usize = 6;
@@ -108,7 +108,7 @@ pub(crate) struct Ends {
     pub(crate) stdin: OwnedFd,
     /// A pipe where a message waits for the moment in which it is handed on whole.
     pub(crate) stage: Stage,
-    /// One of a pair of sockets: what is looked at there stays there until it is taken.
+    /// What is looked at there stays there until it is taken.
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     /// A file in memory whose first byte says whether a line was begun that may not have been ended.

@@ -2,16 +2,13 @@
 
 use std::{
     io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::{ExitStatus, Stdio},
 };
 
 use rustix::{
     fs::{MemfdFlags, memfd_create},
-    net::sockopt::set_socket_send_buffer_size,
+    io::ioctl_fionbio,
     pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
 };
 use serde_json::Value;
@@ -27,9 +24,8 @@ use super::{
     parcel::{About, Ends, Recipe, Stage},
 };
 
-/// What a server may have written to stdout that nobody has taken. The system may give less, and says how much in
-/// `net.core.wmem_max`.
-const STDOUT_BYTES: usize = 4 * 1024 * 1024;
+/// What a server may have written to stdout that nobody has taken, where the system allows that.
+const STDOUT_BYTES: usize = 512 * 1024;
 
 /// What each of its other pipes holds, where the system allows that: messages that are larger can be torn, and what it
 /// says on stderr while nobody listens makes it wait.
@@ -61,7 +57,7 @@ impl Ward {
             return Err(format!("its working directory {} does not exist", recipe.cwd.display()));
         }
         let pipes = |error: io::Error| format!("its pipes could not be set up: {error}");
-        let (stdout, theirs) = socket_pair().map_err(pipes)?;
+        let (stdout, theirs) = stdout().map_err(pipes)?;
         let torn = memfd_create("holdfast-torn", MemfdFlags::CLOEXEC).map_err(|error| pipes(error.into()))?;
         let stage = stage().map_err(pipes)?;
         let mut child = spawn(&recipe, theirs)?;
@@ -102,12 +98,13 @@ impl Ward {
     }
 }
 
-fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    // As much as the system allows is enough; what it allows without asking must do otherwise.
-    let _ = set_socket_send_buffer_size(&theirs, STDOUT_BYTES);
-    Ok((ours.into(), theirs.into()))
+/// A pipe, as servers expect it: some are slower on anything else, and a socket has no `/dev/stdout`. Only our end does
+/// not block.
+fn stdout() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    ioctl_fionbio(&ours, true)?;
+    let _ = fcntl_setpipe_size(&ours, STDOUT_BYTES);
+    Ok((ours, theirs))
 }
 
 fn stage() -> io::Result<Stage> {

@@ -3,8 +3,8 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSliceMut},
-    os::fd::OwnedFd,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -12,32 +12,29 @@ use std::{
 };
 
 use rustix::{
-    io::Errno,
-    net::{RecvAncillaryBuffer, RecvFlags, recv, recvmsg, sockopt::socket_send_buffer_size},
+    io::{Errno, ioctl_fionread, read},
+    pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee},
 };
-use tokio::{io::Interest, net::UnixStream, sync::Notify};
+use tokio::{io::Interest, net::unix::pipe::Receiver, sync::Notify};
 
-/// What is looked at in one go.
-const AT_ONCE_BYTES: usize = 32 * 1024;
-
-/// Our end of the pair of sockets.
+/// Our end of the pipe.
 pub(super) struct Unread {
-    socket: UnixStream,
+    pipe: Receiver,
+    mirror: Mirror,
     /// Bytes that were looked at and not taken.
     seen: usize,
-    /// Where looked-at bytes go that are looked at again on the way to new ones.
-    again: Vec<u8>,
     /// More than this is never left: the server would have to wait.
     most: usize,
 }
 
 impl Unread {
-    /// The socket must not block. Needs a tokio runtime.
-    pub(super) fn of(socket: OwnedFd) -> io::Result<Self> {
-        // Messages take more room there than they have bytes.
-        let most = socket_send_buffer_size(&socket)? / 2;
-        let socket = UnixStream::from_std(socket.into())?;
-        Ok(Self { socket, seen: 0, again: Vec::new(), most })
+    /// Needs a tokio runtime.
+    pub(super) fn of(pipe: OwnedFd) -> io::Result<Self> {
+        let size = fcntl_getpipe_size(&pipe)?;
+        let mirror = Mirror::of(size)?;
+        // What is written by small pieces takes up to twice the room.
+        let most = size.min(fcntl_getpipe_size(&mirror.enter)?) / 2;
+        Ok(Self { pipe: Receiver::from_owned_fd(pipe)?, mirror, seen: 0, most })
     }
 
     /// Bytes that were looked at and not taken.
@@ -53,23 +50,17 @@ impl Unread {
     /// Looks at more bytes, which are added to `buffer`; how many there are, and 0 at the end of the stream. May be dropped
     /// at any time.
     pub(super) async fn look(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let Self { socket, seen, again, .. } = self;
-        again.resize(*seen, 0);
-        let known = buffer.len();
         loop {
-            let ready = socket.ready(Interest::READABLE).await?;
-            buffer.resize(known + AT_ONCE_BYTES, 0);
-            let looked = socket.try_io(Interest::READABLE, || look(socket, again, &mut buffer[known..]));
-            buffer.truncate(known + *looked.as_ref().unwrap_or(&0));
-            match looked {
+            let ready = self.pipe.ready(Interest::READABLE).await?;
+            match self.pipe.try_io(|| self.mirror.look(self.pipe.as_fd(), self.seen, buffer)) {
+                Ok(fresh) => {
+                    self.seen += fresh;
+                    return Ok(fresh);
+                }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 // There is nothing new, and there will not be.
                 Err(_) if ready.is_read_closed() => return Ok(0),
                 Err(_) => {}
-                Ok(fresh) => {
-                    *seen += fresh;
-                    return Ok(fresh);
-                }
             }
         }
     }
@@ -79,8 +70,8 @@ impl Unread {
         let mut sink = [0; 16 * 1024];
         while count > 0 {
             let most = count.min(sink.len());
-            match recv(&self.socket, &mut sink[..most], RecvFlags::empty()) {
-                Ok((taken, _)) if taken > 0 => {
+            match read(&self.pipe, &mut sink[..most]) {
+                Ok(taken) if taken > 0 => {
                     count -= taken;
                     self.seen -= taken;
                 }
@@ -92,17 +83,41 @@ impl Unread {
     }
 }
 
-/// Looks past what was seen; how many bytes there are.
-fn look(socket: &UnixStream, seen: &mut [u8], fresh: &mut [u8]) -> io::Result<usize> {
-    let known = seen.len();
-    loop {
-        let mut buffers = [IoSliceMut::new(seen), IoSliceMut::new(fresh)];
-        match recvmsg(socket, &mut buffers, &mut RecvAncillaryBuffer::default(), RecvFlags::PEEK) {
-            Ok(read) if read.bytes > known => return Ok(read.bytes - known),
-            Ok(read) if read.bytes == 0 => return Ok(0),
-            Ok(_) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+/// A second pipe, through which the first can be read without anything leaving it: tee(2). Empty between two looks.
+struct Mirror {
+    enter: OwnedFd,
+    leave: OwnedFd,
+}
+
+impl Mirror {
+    /// One with as much room as the pipe to be looked at, where the system allows it.
+    fn of(size: usize) -> io::Result<Self> {
+        let (leave, enter) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let _ = fcntl_setpipe_size(&enter, size);
+        Ok(Self { enter, leave })
+    }
+
+    /// Adds to `buffer` what comes after the first `seen` bytes in `pipe`; how much that is.
+    fn look(&self, pipe: BorrowedFd<'_>, seen: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let there = usize::try_from(ioctl_fionread(pipe)?).unwrap_or(usize::MAX);
+        if there <= seen {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let known = buffer.len();
+        let copied = tee(pipe, &self.enter, there, SpliceFlags::NONBLOCK)?;
+        buffer.resize(known + copied, 0);
+        let mut filled = known;
+        while filled < buffer.len() {
+            match read(&self.leave, &mut buffer[filled..]) {
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        buffer.drain(known..known + seen.min(copied));
+        match buffer.len() - known {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            fresh => Ok(fresh),
         }
     }
 }

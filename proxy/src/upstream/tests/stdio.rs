@@ -24,7 +24,7 @@ fn fake(mode: &str) -> ServerConfig {
 
 #[tokio::test]
 async fn every_beginning_leads_to_tools_and_answers() {
-    for (mode, is_modern) in [("legacy", false), ("modern", true), ("fragile", true)] {
+    for (mode, is_modern) in [("legacy", false), ("modern", true), ("fragile", true), ("reopening", false)] {
         let (upstreams, upstream) = start(fake(mode));
         let tools = upstream.tools(&caller("test")).await.expect(mode);
         assert_eq!(tools.iter().map(|tool| &*tool.name).collect::<Vec<_>>(), ["echo", "odd"], "{mode}");
