@@ -115,9 +115,32 @@ impl Approvable<'_> {
     }
 }
 
+impl Hash32 {
+    /// As hexadecimal digits: every call is written with some of them.
+    fn digits(&self) -> [u8; 64] {
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        digits
+    }
+}
+
+fn as_text(digits: &[u8; 64]) -> &str {
+    str::from_utf8(digits).expect("digits are ASCII")
+}
+
+/// The same hash as text.
+impl PartialEq<str> for Hash32 {
+    fn eq(&self, text: &str) -> bool {
+        self.digits() == *text.as_bytes()
+    }
+}
+
 impl fmt::Display for Hash32 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(as_text(&self.digits()))
     }
 }
 
@@ -158,7 +181,7 @@ impl FromStr for Hash32 {
 
 impl Serialize for Hash32 {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(as_text(&self.digits()))
     }
 }
 

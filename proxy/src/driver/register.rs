@@ -175,7 +175,7 @@ impl Driver {
         let kept = self.registrar.kept();
         match kept.register.definition(server, tool) {
             None => Known::Not,
-            Some(known) if known.trusted.hash.to_string() == *hash => Known::Trusted,
+            Some(known) if known.trusted.hash == *hash => Known::Trusted,
             Some(_) => Known::Changed,
         }
     }
@@ -247,7 +247,7 @@ impl Driver {
     ) -> Result<(), DecideError> {
         let upstream = self.upstreams.get(server).ok_or(DecideError::NotFound)?;
         let offered = upstream.tool_now(tool).ok_or(DecideError::NotFound)?;
-        if *offered.hash != definition.to_string() {
+        if definition != *offered.hash {
             return Err(DecideError::Illegal("it has been defined anew since you looked".into()));
         }
         self.see_tools(server, std::slice::from_ref(&offered)).await?;
@@ -356,7 +356,7 @@ impl Trust for Driver {
 /// What a look at a tool adds to the register.
 fn seen(register: &Register, server: &str, tool: &Tool) -> Option<Note> {
     let (name, definition) = (tool.name.clone(), || Text::of(&tool.definition));
-    let is = |hash: Hash32| hash.to_string() == *tool.hash;
+    let is = |hash: Hash32| hash == *tool.hash;
     match register.definition(server, &tool.name) {
         None => Some(Note::Defined { server: server.to_owned(), tool: name, definition: definition() }),
         Some(known) if is(known.trusted.hash) => None,

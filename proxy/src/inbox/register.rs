@@ -86,7 +86,7 @@ pub(crate) enum Trust {
 impl ToolView {
     /// The view of a tool as its server lists it, and of what is known of it.
     pub(crate) fn of(server: &str, tool: &Tool, known: Option<Definition>) -> Self {
-        let is = |hash: Hash32| hash.to_string() == *tool.hash;
+        let is = |hash: Hash32| hash == *tool.hash;
         let changed = known.as_ref().is_some_and(|known| !is(known.trusted.hash));
         Self {
             server: server.to_owned(),

@@ -53,10 +53,18 @@ pub(super) struct Pipe {
 }
 
 struct Out {
-    way: Option<Way>,
+    door: Door,
     queue: VecDeque<Message>,
     /// True while a task waits for the pipe to take more.
     flushing: bool,
+}
+
+/// Where messages go in.
+enum Door {
+    Free(Way),
+    /// Somebody is handing messages on, and will hand on all that others bring meanwhile.
+    Taken,
+    Shut,
 }
 
 enum Drained {
@@ -70,7 +78,7 @@ impl Pipe {
     pub(super) fn attach(peer: Peer, process: Process, ready: CancellationToken) -> Arc<Self> {
         let Process { hold, way, stdout, last_words } = process;
         let queue = way.left().into_iter().collect();
-        let out = Out { way: Some(way), queue, flushing: false };
+        let out = Out { door: Door::Free(way), queue, flushing: false };
         let pipe = Arc::new(Self {
             server: peer.server().clone(),
             peer: Arc::new(peer),
@@ -106,31 +114,70 @@ impl Pipe {
 
     /// Puts a message behind those that wait, and hands on what can be.
     fn push(self: &Arc<Self>, message: Option<Message>) {
-        let failed = {
-            let mut out = self.out();
-            out.queue.extend(message);
-            if out.flushing {
-                return;
+        let mut out = self.out();
+        out.queue.extend(message);
+        if out.flushing {
+            return;
+        }
+        let (mut out, drained) = self.drain(out);
+        match drained {
+            Drained::All => {}
+            Drained::Full => {
+                out.flushing = true;
+                tokio::spawn(self.clone().flush());
             }
-            match out.drain() {
-                Drained::All => return,
-                Drained::Full => {
-                    out.flushing = true;
-                    tokio::spawn(self.clone().flush());
-                    return;
-                }
-                Drained::Broken => std::mem::take(&mut out.queue),
+            Drained::Broken => {
+                let failed = std::mem::take(&mut out.queue);
+                drop(out);
+                self.not_written(failed);
             }
-        };
-        self.not_written(failed);
+        }
     }
 
-    /// Takes a message back that waits behind others. False if its first byte is out.
+    /// Hands on as much as the server takes without our waiting. Nobody else waits for that: the lock is let go of.
+    fn drain<'a>(&'a self, mut out: MutexGuard<'a, Out>) -> (MutexGuard<'a, Out>, Drained) {
+        let way = match std::mem::replace(&mut out.door, Door::Taken) {
+            Door::Free(way) => way,
+            Door::Taken => return (out, Drained::All),
+            Door::Shut => {
+                out.door = Door::Shut;
+                return (out, Drained::Broken);
+            }
+        };
+        while let Some(mut message) = out.queue.pop_front() {
+            drop(out);
+            let handed = way.hand(&mut message);
+            out = self.out();
+            let shut = matches!(out.door, Door::Shut);
+            match handed {
+                Handed::Whole if shut => return (out, Drained::All),
+                Handed::Whole => {}
+                Handed::Full if !shut => {
+                    out.queue.push_front(message);
+                    out.door = Door::Free(way);
+                    return (out, Drained::Full);
+                }
+                Handed::Full | Handed::Broken => {
+                    if message.written == 0 {
+                        way.take_back(&message);
+                    }
+                    out.queue.push_front(message);
+                    out.door = Door::Shut;
+                    return (out, Drained::Broken);
+                }
+            }
+        }
+        out.door = Door::Free(way);
+        (out, Drained::All)
+    }
+
+    /// Takes a message back that waits behind others. False if its first byte may be out.
     pub(super) fn take_back(&self, id: RequestId) -> bool {
         let mut out = self.out();
         let at = out.queue.iter().position(|message| message.id == Some(id) && message.written == 0);
         let Some(message) = at.and_then(|at| out.queue.remove(at)) else { return false };
-        if let Some(way) = &out.way {
+        // Where somebody is handing messages on, none of those that wait has been begun.
+        if let Door::Free(way) = &out.door {
             way.take_back(&message);
         }
         true
@@ -175,8 +222,8 @@ impl Pipe {
                 () = self.read_out.cancelled() => {}
                 () = self.stopping.cancelled() => {}
             }
-            let mut out = self.out();
-            match out.drain() {
+            let (mut out, drained) = self.drain(self.out());
+            match drained {
                 Drained::All => {
                     out.flushing = false;
                     return;
@@ -196,7 +243,7 @@ impl Pipe {
         let failed = {
             let mut out = self.out();
             let queue = std::mem::take(&mut out.queue);
-            if let Some(way) = out.way.take() {
+            if let Door::Free(way) = std::mem::replace(&mut out.door, Door::Shut) {
                 // What is told to be unsent must not be handed on by a later life.
                 queue
                     .iter()
@@ -360,23 +407,5 @@ impl Pipe {
 
     fn out(&self) -> MutexGuard<'_, Out> {
         self.out.lock().expect("nothing panics while it holds the queue")
-    }
-}
-
-impl Out {
-    /// Writes as much as the pipe takes without waiting.
-    fn drain(&mut self) -> Drained {
-        let Some(way) = &self.way else { return Drained::Broken };
-        while let Some(message) = self.queue.front_mut() {
-            match way.hand(message) {
-                Handed::Whole => drop(self.queue.pop_front()),
-                Handed::Full => return Drained::Full,
-                Handed::Broken => {
-                    self.way = None;
-                    return Drained::Broken;
-                }
-            }
-        }
-        Drained::All
     }
 }

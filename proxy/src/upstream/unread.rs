@@ -9,13 +9,19 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use rustix::{
     io::{Errno, ioctl_fionread, read},
     pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee},
 };
-use tokio::{io::Interest, net::unix::pipe::Receiver, sync::Notify};
+use tokio::{
+    io::{Interest, Ready},
+    net::unix::pipe::Receiver,
+    sync::Notify,
+    time::timeout,
+};
 
 /// Our end of the pipe.
 pub(super) struct Unread {
@@ -25,7 +31,13 @@ pub(super) struct Unread {
     seen: usize,
     /// More than this is never left: the server would have to wait.
     most: usize,
+    /// There may be more that nobody has told us of.
+    unsure: bool,
 }
+
+/// Linux wakes who waits for a pipe when a write ends, and in the middle of one only where the pipe was empty. A server
+/// that writes more than there is room for beside what is left there waits in silence; so it is looked for.
+const SILENCE: Duration = Duration::from_millis(5);
 
 impl Unread {
     /// Needs a tokio runtime.
@@ -34,7 +46,7 @@ impl Unread {
         let mirror = Mirror::of(size)?;
         // What is written by small pieces takes up to twice the room.
         let most = size.min(fcntl_getpipe_size(&mirror.enter)?) / 2;
-        Ok(Self { pipe: Receiver::from_owned_fd(pipe)?, mirror, seen: 0, most })
+        Ok(Self { pipe: Receiver::from_owned_fd(pipe)?, mirror, seen: 0, most, unsure: false })
     }
 
     /// Bytes that were looked at and not taken.
@@ -51,22 +63,37 @@ impl Unread {
     /// at any time.
     pub(super) async fn look(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         loop {
-            let ready = self.pipe.ready(Interest::READABLE).await?;
-            match self.pipe.try_io(|| self.mirror.look(self.pipe.as_fd(), self.seen, buffer)) {
+            let look = |buffer: &mut Vec<u8>| self.mirror.look(self.pipe.as_fd(), self.seen, buffer);
+            let (looked, is_over) = if std::mem::take(&mut self.unsure) {
+                (look(buffer), false)
+            } else if let Some(ready) = self.ready().await {
+                (self.pipe.try_io(|| look(buffer)), ready?.is_read_closed())
+            } else {
+                self.unsure = true;
+                continue;
+            };
+            match looked {
                 Ok(fresh) => {
                     self.seen += fresh;
                     return Ok(fresh);
                 }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 // There is nothing new, and there will not be.
-                Err(_) if ready.is_read_closed() => return Ok(0),
+                Err(_) if is_over => return Ok(0),
                 Err(_) => {}
             }
         }
     }
 
+    /// Waits for more, and not for long where it may be there without a word.
+    async fn ready(&self) -> Option<io::Result<Ready>> {
+        let ready = self.pipe.ready(Interest::READABLE);
+        if self.seen == 0 { Some(ready.await) } else { timeout(SILENCE, ready).await.ok() }
+    }
+
     /// Takes the first of them.
     pub(super) fn take(&mut self, mut count: usize) {
+        self.unsure |= count > 0;
         let mut sink = [0; 16 * 1024];
         while count > 0 {
             let most = count.min(sink.len());
@@ -184,5 +211,62 @@ impl Bookmarks {
             self.waiting.pop_front();
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write, thread};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_waits_for_room_in_the_middle_of_a_line_is_heard() {
+        for taken in [0, 5] {
+            let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+            let (watch, size) =
+                (ours.try_clone().expect("a descriptor"), fcntl_getpipe_size(&ours).expect("a pipe"));
+            // Up to the last page: pieces share none with what was there before them.
+            let is_full = || ioctl_fionread(&watch).is_ok_and(|there| there > size as u64 - 8192);
+            let (mut unread, mut read) = (Unread::of(ours).expect("a pipe"), Vec::new());
+            let mut server = File::from(theirs);
+            server.write_all(b"left\n").expect("room");
+            assert_eq!(unread.look(&mut read).await.expect("readable"), 5);
+            assert!(timeout(SILENCE * 2, unread.look(&mut read)).await.is_err(), "there is no more");
+            let writer = thread::spawn(move || server.write_all(&[b'x'; 1_000_000]));
+            while !is_full() {
+                thread::yield_now();
+            }
+            unread.take(taken);
+            let all = async {
+                while unread.look(&mut read).await.expect("readable") > 0 {
+                    unread.take(unread.seen());
+                }
+            };
+            timeout(Duration::from_secs(30), all).await.expect("it ends");
+            assert_eq!(read.len(), 1_000_005);
+            writer.join().expect("no panic").expect("all of it was read");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_taken_is_there_for_the_next_reader() {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        let (next, mut server) = (ours.try_clone().expect("a descriptor"), File::from(theirs));
+        let (mut unread, mut read) = (Unread::of(ours).expect("a pipe"), Vec::new());
+        for (line, known) in [("one\n", 0), ("two\n", 4), ("three\n", 8)] {
+            server.write_all(line.as_bytes()).expect("room");
+            assert_eq!(
+                unread.look(&mut read).await.expect("readable"),
+                line.len(),
+                "past the {known} seen before"
+            );
+        }
+        unread.take(4);
+        drop(unread);
+        let (mut unread, mut again) = (Unread::of(next).expect("a pipe"), Vec::new());
+        drop(server);
+        while unread.look(&mut again).await.expect("readable") > 0 {}
+        assert_eq!((&*read, &*again), (&b"one\ntwo\nthree\n"[..], &b"two\nthree\n"[..]));
     }
 }
