@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use super::{
     forms, json,
     session::Session,
-    text::{bytes, counted, shown, warning_badge},
+    text::{bytes, counted, shown, shown_lines, warning_badge},
 };
 use crate::{
     config::Role,
@@ -168,7 +168,7 @@ fn previews(hold: &HoldDetail) -> Markup {
                     ShownKind::Failed => {
                         h4.failed { "The preview failed" }
                         p { "You decide without knowing what it would do." }
-                        div.code { (shown(&reason(&preview.text))) }
+                        div.code { (shown_lines(&reason(&preview.text))) }
                     }
                 }
                 @for (pointer, value) in &preview.drift {

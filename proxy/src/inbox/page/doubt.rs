@@ -16,7 +16,7 @@ use super::{
     entries,
     session::Session,
     shell::{self, Counts, Frame, Here, Watch, csrf},
-    text::{counted, grouped, shown},
+    text::{counted, grouped, shown_lines},
     waiting::{PAGE, unavailable},
 };
 use crate::{
@@ -133,7 +133,7 @@ pub(super) fn known_so_far(known: &Known, now: Millis) -> Markup {
                 @match probes.last() {
                     Some(last) => {
                         (counted(probes.len(), "time")) ", the last " (since(last.at, now)) ": "
-                        @if let Entry::Probed { message, .. } = &last.entry { (shown(message)) }
+                        @if let Entry::Probed { message, .. } = &last.entry { (shown_lines(message)) }
                     }
                     None => { "not by Holdfast: no rule gives a probe for it, or it has not answered yet" }
                 }

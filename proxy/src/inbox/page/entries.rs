@@ -6,7 +6,10 @@ use holdfast_store::{
 };
 use maud::{Markup, html};
 
-use super::{card, text::shown};
+use super::{
+    card,
+    text::{shown, shown_lines},
+};
 use crate::times::{clock, local};
 
 /// How a fact is coloured.
@@ -49,7 +52,7 @@ fn asked(entry: &Entry) -> Option<(Tone, Markup)> {
             ShownKind::Preview => (Tone::Plain, html! { "Previewed: a person is asked" }),
             ShownKind::Failed => (
                 Tone::Bad,
-                html! { "No preview, a person is asked without: " (shown(&card::reason(&preview.text))) },
+                html! { "No preview, a person is asked without: " (shown_lines(&card::reason(&preview.text))) },
             ),
         },
         Entry::Approved { by, grant, glass, .. } => approved(by, *grant, glass.as_deref()),
@@ -114,7 +117,7 @@ fn sent(entry: &Entry) -> Option<(Tone, Markup)> {
                 Finding::Absent => "no trace of it",
                 Finding::Unclear => "nothing clear",
             };
-            (Tone::Plain, html! { "Looked at the server: " (finding) ": " (shown(message)) })
+            (Tone::Plain, html! { "Looked at the server: " (finding) ": " (shown_lines(message)) })
         }
         Entry::Abandoned { trouble } => {
             (Tone::Bad, html! { "Ended without executing: " (trouble_words(trouble)) })
@@ -222,8 +225,8 @@ pub(super) fn kind(answer: &Answer) -> &'static str {
 
 pub(super) fn trouble_words(trouble: &Trouble) -> Markup {
     html! {
-        (shown(&trouble.message)) " (" (shown(&trouble.code)) ")"
-        @if let Some(error) = &trouble.upstream { ": " code { (shown(error)) } }
+        (shown_lines(&trouble.message)) " (" (shown(&trouble.code)) ")"
+        @if let Some(error) = &trouble.upstream { ": " code { (shown_lines(error)) } }
     }
 }
 

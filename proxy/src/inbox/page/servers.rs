@@ -17,7 +17,7 @@ use super::{
     changed, json,
     session::Session,
     shell::{self, Counts, Frame, Here, Watch},
-    text::{counted, shown, warning_badge},
+    text::{counted, shown, shown_lines, warning_badge},
     waiting::unavailable,
 };
 use crate::{
@@ -143,7 +143,7 @@ fn card(server: &ServerHealth, tools: Option<&Vec<Tool>>, policy: &Policy, now: 
                     @if server.restarts > 0 {
                         dt { "Started again" } dd { (counted(usize::try_from(server.restarts).unwrap_or(usize::MAX), "time")) }
                     }
-                    @if let Some(error) = &server.last_error { dt { "Last error" } dd { (shown(error)) } }
+                    @if let Some(error) = &server.last_error { dt { "Last error" } dd { (shown_lines(error)) } }
                 }
             }
             @if server.oauth.as_deref() == Some("needed") {

@@ -19,6 +19,11 @@ pub(super) fn shown(text: &str) -> Markup {
     PreEscaped(out)
 }
 
+/// The same, of what may have several lines, such as the last words of a server.
+pub(super) fn shown_lines(text: &str) -> Markup {
+    html! { @for (n, line) in text.lines().enumerate() { @if n > 0 { br; } (shown(line)) } }
+}
+
 /// Appends what [`shown`] gives.
 pub(super) fn push_shown(out: &mut String, text: &str) {
     let mut at = 0;
@@ -141,6 +146,10 @@ mod tests {
             assert!(!bare.contains(['<', '"', '\'']), "{payload}: {shown}");
         }
         assert_eq!(shown("&lt;").into_string(), "&amp;lt;");
+        assert_eq!(
+            shown_lines("its last words:\n<b>\r\nend\n").into_string(),
+            "its last words:<br>&lt;b&gt;<br>end"
+        );
     }
 
     #[test]
