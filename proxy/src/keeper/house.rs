@@ -172,7 +172,14 @@ impl House {
                 self.sent(said.is_ok_and(|said| said.is_ok()));
             }
             Ask::Log => self.log = fds.into_iter().next(),
-            Ask::Take { number } => self.give(number, &Said::Taken { number }).await,
+            Ask::Take { number } => {
+                self.give(number, &Said::Taken { number }).await;
+                // An earlier life may have been told, and nobody in between.
+                let status = self.wards.get(&number).and_then(|ward| ward.about.status.clone());
+                if let Some(status) = status {
+                    self.say(&Said::Exited { number, status }).await;
+                }
+            }
             Ask::Start { tag, recipe } => {
                 self.started += 1;
                 // Never the number of another server, also not of one of an earlier keeper.
@@ -208,9 +215,14 @@ impl House {
         }
     }
 
-    /// With the ends of the server's pipes; without them where it is not there any more.
+    /// With the ends of the server's pipes; without them where it is not there any more. One that an earlier life was about
+    /// to end is ended first.
     async fn give(&mut self, number: u64, said: &Said) {
         let Some(client) = &self.client else { return };
+        if let Some(ward) = self.wards.get_mut(&number).filter(|ward| ward.ends().is_none()) {
+            ward.end();
+            return;
+        }
         let ends = self.wards.get(&number).and_then(Ward::ends);
         let said = match &ends {
             Some(ends) => timeout(SLOWEST_READER, send(&client.stream, said, ends)).await,

@@ -150,7 +150,8 @@ impl Pipe {
             out = self.out();
             let shut = matches!(out.door, Door::Shut);
             match handed {
-                Handed::Whole if shut => return (out, Drained::All),
+                // What came meanwhile goes nowhere.
+                Handed::Whole if shut => return (out, Drained::Broken),
                 Handed::Whole => {}
                 Handed::Full if !shut => {
                     out.queue.push_front(message);
@@ -357,6 +358,8 @@ impl Pipe {
         let status = if let Some(Ended::Exited(status)) = ended {
             // Something that the server started may hold its stdout open: what was written by now is read at once.
             let _ = timeout(Duration::from_millis(500), self.read_out.cancelled()).await;
+            // What waits was not sent, which is more than to be lost.
+            self.close_input();
             status
         } else {
             self.close_input();

@@ -128,12 +128,13 @@ impl Way {
 
     /// Takes a message back of which nothing was handed on.
     pub(super) fn take_back(&self, message: &Message) {
+        // First from the log: what is on the stage alone was not sent.
+        if let Some(mark) = message.mark {
+            self.sent.take_back(mark, now());
+        }
         if message.staged > 0 {
             self.clear();
             self.torn.set(LineState::Whole);
-        }
-        if let Some(mark) = message.mark {
-            self.sent.take_back(mark, now());
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::{
     io::{Interest, Ready},
     net::unix::pipe::Receiver,
     sync::Notify,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// Our end of the pipe.
@@ -78,11 +78,16 @@ impl Unread {
                     return Ok(fresh);
                 }
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                // There is nothing new, and there will not be.
-                Err(_) if is_over => return Ok(0),
+                // There is nothing new, and there will not be, except behind more than the mirror holds.
+                Err(_) if is_over && self.there()? <= self.seen => return Ok(0),
+                Err(_) if is_over => sleep(SILENCE).await,
                 Err(_) => {}
             }
         }
+    }
+
+    fn there(&self) -> io::Result<usize> {
+        bytes_in(self.pipe.as_fd())
     }
 
     /// Waits for more, and not for long where it may be there without a word.
@@ -126,7 +131,7 @@ impl Mirror {
 
     /// Adds to `buffer` what comes after the first `seen` bytes in `pipe`; how much that is.
     fn look(&self, pipe: BorrowedFd<'_>, seen: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let there = usize::try_from(ioctl_fionread(pipe)?).unwrap_or(usize::MAX);
+        let there = bytes_in(pipe)?;
         if there <= seen {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -147,6 +152,10 @@ impl Mirror {
             fresh => Ok(fresh),
         }
     }
+}
+
+fn bytes_in(pipe: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(usize::try_from(ioctl_fionread(pipe)?).unwrap_or(usize::MAX))
 }
 
 tokio::task_local! {
@@ -247,6 +256,22 @@ mod tests {
             assert_eq!(read.len(), 1_000_005);
             writer.join().expect("no panic").expect("all of it was read");
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_is_not_reported_before_what_is_hidden_behind_a_small_mirror() {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        let (mut unread, mut read) = (Unread::of(ours).expect("a pipe"), Vec::new());
+        unread.mirror = Mirror::of(4096).expect("a pipe");
+        let mut server = File::from(theirs);
+        server.write_all(&[b'x'; 4096]).expect("room");
+        assert_eq!(unread.look(&mut read).await.expect("readable"), 4096);
+        server.write_all(b"last").expect("room");
+        drop(server);
+        assert!(timeout(SILENCE * 4, unread.look(&mut read)).await.is_err(), "it is no end");
+        unread.take(4096);
+        assert_eq!(unread.look(&mut read).await.expect("readable"), 4);
+        assert_eq!(unread.look(&mut read).await.expect("readable"), 0);
     }
 
     #[tokio::test]
