@@ -259,7 +259,6 @@ impl Pipe {
     fn not_written(&self, failed: VecDeque<Message>) {
         // A server whose stdin is closed can be of no more use, even if its process lives on.
         self.over.cancel();
-        self.stopping.cancel();
         for message in failed {
             let Some(id) = message.id else { continue };
             let signal = match message.written {
@@ -271,6 +270,8 @@ impl Pipe {
             };
             self.peer.settle(id, signal);
         }
+        // Last, since with the end of the server all that is not settled is lost.
+        self.stopping.cancel();
     }
 
     /// Hears every line at once, and takes it out of the kernel when it need not be heard again: if we end before an
