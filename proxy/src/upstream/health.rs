@@ -11,13 +11,15 @@ use std::{
 };
 
 use holdfast_store::Millis;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{HealthState, Speaks, Unsent, link::Link, shared::Shared};
 use crate::{config::Patience, driver::now, times::clock};
 
 /// How often a connection is looked over, where its server is given more than that.
 const ROUND: Duration = Duration::from_secs(1);
+/// For what has come while we were stopped ourselves: time that we did not have is not the server's silence.
+const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// Since when a connection has been hung; 0 while it is not.
 #[derive(Default)]
@@ -94,18 +96,18 @@ async fn look(link: &Link, heard: u64, limit: Duration) -> bool {
     let until = Instant::now() + limit;
     let pinged = link.request(method, "");
     tokio::pin!(pinged);
-    let mut answered = false;
     loop {
         tokio::select! {
             // An error is an answer, too.
-            _ = &mut pinged, if !answered => answered = true,
+            _ = &mut pinged => return true,
             () = sleep(Duration::from_millis(20)) => {}
-            () = sleep_until(until) => return false,
+            () = sleep_until(until) => break,
         }
-        if answered || link.peer().heard() != heard {
+        if link.peer().heard() != heard {
             return true;
         }
     }
+    timeout(CATCH_UP, pinged).await.is_ok() || link.peer().heard() != heard
 }
 
 /// Whether a hung server says anything before it is to be given up. It is not while it could still answer calls, for as

@@ -31,6 +31,8 @@ const SLOWEST_COMMIT: Duration = Duration::from_secs(5);
 /// Pauses while a server does not read its stdin.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Between the end of a server's output and its exit, which says why.
+const LAST_BREATH: Duration = Duration::from_secs(1);
 /// How long calls that are out may take to end on a server whose keeper has ended.
 const UNKEPT: Duration = Duration::from_secs(10);
 
@@ -365,7 +367,7 @@ impl Pipe {
         } else {
             self.close_input();
             self.hold.close_input().await;
-            let limit = if self.read_out.is_cancelled() { Duration::from_millis(250) } else { GRACE };
+            let limit = if self.read_out.is_cancelled() { LAST_BREATH } else { GRACE };
             self.exited_within(limit).await
         };
         let _ = self.cause.set(match status {

@@ -151,17 +151,16 @@ async fn what_a_task_asks_is_asked_once_and_told() {
 
 #[tokio::test]
 async fn what_is_withdrawn_is_cancelled() {
-    let (address, desk) = server(&[]).await;
+    let (address, desk) = server(&[working()]).await;
     let (upstreams, upstream) = start(using(address));
     let mut heard = send(&upstream, call("job"));
-    let asked = async {
-        while told_of(&desk).is_empty() {
+    // By then it is known to be a task.
+    let looked_after = async {
+        while !desk.lock().expect("not poisoned").says.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, asked).await.expect("it is sent");
-    // Whichever comes first: the withdrawal, or the word that it is a task.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    timeout(PATIENCE, looked_after).await.expect("it is looked after");
     assert!(!heard.flight.gone(), "the task goes on without a connection");
     heard.flight.cancel("not wanted");
     assert_eq!(heard.told().await, "lost Cancelled");
