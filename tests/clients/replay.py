@@ -16,7 +16,7 @@ async def main(mode, url, reference):
     async with Client(url, mode=mode) as client:
         await client.list_tools()
         with open("faults.new", "w") as file:
-            file.write("slow=800ms once")
+            file.write("slow=3s once")
         os.rename("faults.new", "faults")
         try:
             await client.call_tool("bank__transfer", arguments, read_timeout_seconds=0.3)

@@ -58,7 +58,7 @@ async def story(client, name):
         seen(await client.call_tool("bank__transfer", payment(f"{name}-4"), meta=key)) for _ in range(2)
     ]
 
-    fault("slow=700ms once")
+    fault("slow=3s once")
     cancelled = asyncio.create_task(client.call_tool("bank__transfer", payment(f"{name}-5")))
     await until(lambda: not os.path.exists("faults"))
     cancelled.cancel()
@@ -66,7 +66,7 @@ async def story(client, name):
         await cancelled
     except asyncio.CancelledError:
         pass
-    fault("slow=700ms once")
+    fault("slow=3s once")
     told["after"] = seen(await client.call_tool("bank__transfer", payment(f"{name}-6")))
     return told
 

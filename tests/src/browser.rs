@@ -118,7 +118,7 @@ impl Browser {
     pub fn go(&self, address: &str) {
         self.run(self.driver().goto(address)).unwrap_or_else(|error| panic!("{address}: {error}"));
         // On a busy machine the driver says so a little early.
-        self.wait_until("document.readyState === 'complete'");
+        self.wait_until("true");
     }
 
     /// Goes to a path of the inbox.
@@ -177,9 +177,10 @@ impl Browser {
         }
     }
 
-    /// Null while one page makes room for the next.
+    /// Null while one page makes room for the next, and until that is whole: before, its scripts have not run.
     fn try_value(&self, expression: &str) -> Value {
-        let done = self.run(self.driver().execute(format!("return {expression}"), Vec::new()));
+        let whole = format!("return document.readyState === 'complete' ? {expression} : null");
+        let done = self.run(self.driver().execute(whole, Vec::new()));
         done.map(|value| value.json().clone()).unwrap_or_default()
     }
 

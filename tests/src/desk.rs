@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::{http::Response, patience::eventually_some, process::Served};
+use crate::{
+    http::Response,
+    patience::{eventually, eventually_some},
+    process::Served,
+};
 
 /// One operator, by a token.
 pub struct Desk<'a> {
@@ -90,6 +94,15 @@ impl<'a> Desk<'a> {
         let body = json!({ "server": server, "tool": tool, "definition": definition });
         let response = self.post("/tools/accept", &body);
         assert_eq!(response.status(), 200, "{}", response.body);
+    }
+
+    /// Waits until this server is known to be down.
+    pub fn await_down(&self, server: &str) {
+        eventually(&format!("{server} is down"), || {
+            let listed = self.get("/servers").json();
+            let mut all = listed["servers"].as_array().expect("a list").iter();
+            all.any(|one| one["name"] == server && one["state"] == "down")
+        });
     }
 
     /// Waits until the call is in this state.

@@ -189,16 +189,15 @@ impl Served {
     pub fn kill(self) {
         let directory = fs::read_link(format!("/proc/{}/cwd", self.pid())).expect("it is our child");
         self.crash();
-        let keepers = keepers_in(&directory);
-        let servers: Vec<i32> = living_in(&directory)
-            .into_iter()
-            .filter(|pid| parent(*pid).is_some_and(|parent| keepers.contains(&parent)))
-            .collect();
-        keepers.iter().chain(&servers).for_each(|pid| end_process(*pid));
-        eventually("the keeper and its servers are gone", || {
-            let living = living_in(&directory);
-            !keepers.iter().chain(&servers).any(|pid| living.contains(pid))
-        });
+        // A bridge may have started the next one already, whose keeper is its child.
+        let living = living_in(&directory);
+        let is_of = |pid: &i32, parents: &[i32]| parent(*pid).is_some_and(|parent| parents.contains(&parent));
+        let mut gone = keepers_in(&directory);
+        gone.retain(|keeper| !is_of(keeper, &living));
+        let servers: Vec<i32> = living.into_iter().filter(|pid| is_of(pid, &gone)).collect();
+        gone.extend(servers);
+        gone.iter().for_each(|pid| end_process(*pid));
+        eventually("the keeper and its servers are gone", || gone.iter().all(|pid| has_ended(*pid)));
     }
 
     /// Ends it alone: its keeper stays, and keeps its servers.
@@ -330,6 +329,12 @@ pub(crate) fn living_in(directory: &Path) -> Vec<i32> {
     pids.filter(there).filter(|pid| u32::try_from(*pid) != Ok(std::process::id())).collect()
 }
 
+/// Whether nothing of it runs any more. Before, its last threads may hold open what is to be seen closed.
+pub(crate) fn has_ended(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads <= 1 && state_and_parent(pid).is_none_or(|(state, _)| state == "Z")
+}
+
 /// Whether something waits in the pipe that is its stdin.
 pub(crate) fn has_unread_input(pid: i32) -> bool {
     let Ok(stdin) = fs::File::open(format!("/proc/{pid}/fd/0")) else { return false };
@@ -348,9 +353,14 @@ pub(crate) fn keepers_in(directory: &Path) -> Vec<i32> {
 }
 
 fn parent(pid: i32) -> Option<i32> {
+    state_and_parent(pid).map(|(_, parent)| parent)
+}
+
+fn state_and_parent(pid: i32) -> Option<(String, i32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, which may contain anything, ends with the last bracket; then come the state and the parent.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
 /// Ends one process of the story at once, by its id.

@@ -14,8 +14,8 @@ use crate::{
     bridge::Bridge,
     patience::eventually,
     process::{
-        HttpServer, Ran, Served, continue_process, end_process, has_unread_input, keepers_in, living_in,
-        pause_process,
+        HttpServer, Ran, Served, continue_process, end_process, has_ended, has_unread_input, keepers_in,
+        living_in, pause_process,
     },
 };
 
@@ -201,12 +201,22 @@ impl World {
         Served::start(&mut self.holdfast(&["serve"]), &self.path("serve.log"))
     }
 
-    /// Kills this one and starts the next, before a bridge that is here starts one by itself.
+    /// Ends this one as a power cut would and starts the next, before a bridge that is here starts one by itself.
     pub fn serve_anew(&self, served: Served) -> Served {
+        self.serve_after(served, Served::kill)
+    }
+
+    /// The same, but its keeper and its servers live on.
+    pub fn serve_after_crash(&self, served: Served) -> Served {
+        self.serve_after(served, Served::crash)
+    }
+
+    fn serve_after(&self, served: Served, end: fn(Served)) -> Served {
+        let keepers = self.keepers();
         let mut bridges = self.processes_of("holdfast");
-        bridges.retain(|pid| *pid != served.pid());
+        bridges.retain(|pid| *pid != served.pid() && !keepers.contains(pid));
         bridges.iter().for_each(|pid| pause_process(*pid));
-        served.kill();
+        end(served);
         let next = self.serve();
         bridges.iter().for_each(|pid| continue_process(*pid));
         next
@@ -268,7 +278,7 @@ impl World {
         let pids = self.processes_of(program);
         let [pid] = pids.as_slice() else { panic!("{program} runs {} times", pids.len()) };
         end_process(*pid);
-        eventually("the killed process is gone", || !self.processes().contains(pid));
+        eventually("the killed process is gone", || has_ended(*pid));
     }
 }
 

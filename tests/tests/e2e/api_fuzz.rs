@@ -1,9 +1,8 @@
 //! The API against its own description: what it gives has the shape that it says, and no request breaks it.
 
 use std::path::Path;
-use std::time::Duration;
 
-use holdfast_tests::{Agent, Desk, Ran, Served, World, eventually, from_setup, payment};
+use holdfast_tests::{Agent, Desk, PATIENCE, Ran, Served, World, eventually, from_setup, payment};
 use serde_json::{Value, json};
 
 const ROOT: &str = "token-of-root-long-enough";
@@ -75,7 +74,7 @@ fn what_the_api_gives_is_what_it_says() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/api.py");
     let mut command = world.command(&from_setup("venv/bin/python"));
     command.arg(script).arg(format!("http://{}", served.inbox)).env("TOKEN", ROOT);
-    let ran = Ran::of(&mut command);
+    let ran = Ran::within(&mut command, 4 * PATIENCE);
     ran.ok();
     let told = ran.json();
     assert!(told["looked_at"].as_u64() >= Some(20), "{told}");
@@ -123,7 +122,7 @@ fn no_request_breaks_the_api() {
     command.args(["--exclude-checks", "positive_data_acceptance,ignored_auth"]);
     command.args(["--phases", "coverage,fuzzing", "--max-examples", "20", "--seed", "7"]);
     command.args(["--generation-database", "none", "--request-timeout", "10", "--continue-on-failure"]);
-    let ran = Ran::within(&mut command, Duration::from_secs(180));
+    let ran = Ran::within(&mut command, 20 * PATIENCE);
     // All but the events and the document itself.
     assert!(ran.stdout.contains("Tested: 25"), "{}", ran.stdout);
     ran.ok();

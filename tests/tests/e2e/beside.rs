@@ -55,9 +55,10 @@ fn what_stands_beside_the_arguments_is_approved_with_them() {
     let waiting = world.run(&["pending", "--json"]).ok().to_owned();
     assert!(waiting.contains(r#""extra": "{\"org.example/account\":{\"to\":\"B\"}}""#), "{waiting}");
 
-    world.run(&["approve", &other.call()]).ok();
-    world.run(&["approve", &bare.call()]).ok();
-    assert!(agent.wait(&other.call()).succeeded() && agent.wait(&bare.call()).succeeded());
+    for held in [&other, &bare] {
+        world.run(&["approve", &held.call()]).ok();
+        assert!(agent.wait(&held.call()).succeeded());
+    }
     let seen = seen(&world);
     assert_eq!(seen.len(), 2, "{seen:?}");
     assert_eq!(

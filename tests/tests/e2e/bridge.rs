@@ -56,8 +56,9 @@ fn lines_that_are_no_messages_are_answered_and_stop_nothing() {
     let error = bridge.answer_where(|message| message["id"] == "double");
     assert!(error.0["error"].is_object(), "{error:?}");
     assert!(bridge.call("bank__transfer", payment("INV-1")).succeeded());
-    let refused = bridge.kept().filter(|message| message["id"].is_null() && message["error"].is_object());
-    assert_eq!(refused.count(), 2);
+    for _ in ["what is not JSON", "a batch"] {
+        bridge.answer_where(|message| message["id"].is_null() && message["error"].is_object());
+    }
 }
 
 #[test]

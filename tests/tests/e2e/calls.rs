@@ -241,15 +241,14 @@ fn garbage_and_answers_too_many_do_no_harm() {
 #[test]
 fn agents_do_not_wait_for_each_other() {
     let world = World::bank(ALLOW);
-    world.fault("slow=2s once");
+    world.fault("slow=10s once");
     let served = world.serve();
     let mut slow = Agent::modern(&served, "slow");
     let asked = slow.ask("bank__transfer", payment("INV-1"));
     eventually("the slow payment is with the bank", || world.fault_fired());
-    let begun = Instant::now();
     let mut quick = Agent::legacy(&served, "quick");
     assert!(quick.call("bank__transfer", payment("INV-2")).succeeded());
-    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+    assert_eq!(world.paid("INV-1"), 0, "the quick one did not wait for it");
     assert!(asked.answer().succeeded());
 }
 
@@ -257,7 +256,7 @@ fn agents_do_not_wait_for_each_other() {
 fn a_cancellation_reaches_the_server_under_its_own_id() {
     let world = World::empty();
     world.write("tools.json", r#"[{"name":"work","inputSchema":{"type":"object"}}]"#);
-    world.write("script.json", r#"{"work":{"sleep_ms":700,"result":{"content":[]},"times":9}}"#);
+    world.write("script.json", r#"{"work":{"sleep_ms":3000,"result":{"content":[]},"times":9}}"#);
     world.configure(&format!("{}{ALLOW}", world.server_odd("")));
     let served = world.serve();
     let cancelled = || {
@@ -287,7 +286,7 @@ fn a_cancellation_reaches_the_server_under_its_own_id() {
 #[test]
 fn a_payment_that_is_cancelled_in_time_is_not_made() {
     let world = World::bank(ALLOW);
-    world.fault("slow=700ms");
+    world.fault("slow=3s");
     let served = world.serve();
     let mut agent = Agent::legacy(&served, "agent");
     let asked = agent.ask("bank__transfer", payment("INV-1"));
@@ -315,7 +314,7 @@ fn a_client_that_leaves_does_not_take_its_payment_along() {
 #[test]
 fn on_disconnect_cancel_takes_it_along() {
     let world = World::bank("[defaults]\neffect = \"allow\"\non_disconnect = \"cancel\"\n");
-    world.fault("slow=700ms");
+    world.fault("slow=3s");
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
     let asked = agent.ask("bank__transfer", payment("INV-1"));
@@ -354,5 +353,5 @@ fn a_stop_lets_calls_in_flight_end() {
     assert!(served.stop().success());
     assert!(answer.join().expect("an answer").succeeded());
     assert_eq!(world.paid("INV-1"), 1);
-    assert_eq!(world.processes(), Vec::<i32>::new());
+    eventually("nobody is left", || world.processes().is_empty());
 }

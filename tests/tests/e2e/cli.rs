@@ -194,6 +194,7 @@ fn pending_follows_what_happens() {
     world.run(&["reject", &calls[1], "--reason", "no"]).ok();
     world.run(&["cancel", &calls[2]]).ok();
     eventually("nothing waits any more", || world.run(&["pending"]).stdout.contains("Nothing waits"));
+    assert!(agent.wait(&calls[0]).succeeded());
     assert_eq!(world.ledger().len(), 1);
 }
 

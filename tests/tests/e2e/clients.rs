@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use holdfast_tests::{ALLOW, Ran, World, from_setup, holdfast};
+use holdfast_tests::{ALLOW, PATIENCE, Ran, World, from_setup, holdfast};
 use serde_json::{Value, json};
 
 /// What the script told, as JSON.
@@ -10,7 +10,8 @@ fn python(world: &World, script: &str, args: &[&str]) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
     let mut command = world.command(&from_setup("venv/bin/python"));
     command.arg(script).args(args);
-    let ran = Ran::of(&mut command);
+    // Its interpreter may need longer for its libraries than for the story.
+    let ran = Ran::within(&mut command, 4 * PATIENCE);
     ran.ok();
     ran.json()
 }

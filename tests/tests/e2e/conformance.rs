@@ -123,6 +123,8 @@ fn drive(script: &str, revision: &str, scenarios: &[&str]) {
     for scenario in scenarios {
         let mut suite = suite(&world, "client", "client");
         suite.args(["--command", &command, "--scenario", scenario, "--spec-version", revision]);
+        // Its client here is python, which starts Holdfast: a busy machine takes its time.
+        suite.args(["--timeout", "120000"]);
         let ran = Ran::within(&mut suite, WITHIN);
         let words = || format!("{scenario}\n{}\n{}", ran.stdout, ran.stderr);
         assert_eq!(ran.code, Some(0), "{}", words());

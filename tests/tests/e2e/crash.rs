@@ -150,8 +150,10 @@ fn the_journal_verifies_after_every_crash() {
     }
     let served = world.serve();
     assert!(world.run(&["verify"]).ok().starts_with("ok: "));
-    let doubtful = world.run(&["calls", "--json", "--state", "in-doubt"]).json();
-    assert_eq!(doubtful["calls"].as_array().map(Vec::len), Some(3), "{doubtful}");
+    eventually("all three are in doubt", || {
+        let doubtful = world.run(&["calls", "--json", "--state", "in-doubt"]).json();
+        doubtful["calls"].as_array().map(Vec::len) == Some(3)
+    });
     drop(served);
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use holdfast_tests::{ALLOW, Agent, Answer, World, eventually, eventually_some, payment, payment_of};
 use serde_json::{Value, json};
 
-/// Attempts are given up quickly; there is no probe.
-const HASTY: &str = "[defaults]\neffect = \"allow\"\nattempt_timeout = \"600ms\"\n\
+/// Attempts are given up when everybody had the time to do what he was to; there is no probe.
+const HASTY: &str = "[defaults]\neffect = \"allow\"\nattempt_timeout = \"3s\"\n\
     retry = { attempts = 4, initial = \"10ms\", cap = \"50ms\" }\n\
     [[rule]]\nid = \"reads\"\nserver = \"bank\"\ntool = \"{balance,echo,find_transfer}\"\nrepeat = \"safe\"\n";
 
@@ -23,7 +23,7 @@ fn pay_once_under(fault: &str, config: &str) -> (World, Answer) {
     assert!(agent.call("bank__echo", json!({ "message": "hi" })).succeeded());
     world.fault(&format!("{fault} once"));
     let answer = agent.call("bank__transfer", payment("INV-1"));
-    assert!(world.fault_fired(), "{fault}");
+    eventually(fault, || world.fault_fired());
     drop(served);
     (world, answer)
 }
@@ -44,7 +44,7 @@ fn what_may_have_happened_is_called_unknown_and_not_repeated() {
         assert_eq!((answer.code(), answer.state()), ("outcome-unknown", "in-doubt"), "{fault}");
         assert!(answer.text().contains(&answer.call()), "{fault}: {}", answer.text());
         assert!(answer.text().contains("Do not repeat it"), "{fault}: {}", answer.text());
-        assert_eq!(world.paid("INV-1"), made, "{fault}");
+        eventually(fault, || world.paid("INV-1") == made);
     }
 }
 
@@ -117,12 +117,10 @@ fn reads_are_simply_repeated() {
         let served = world.serve();
         let mut agent = Agent::modern(&served, "agent");
         world.fault(&format!("{fault} once"));
-        let begun = Instant::now();
         let answer = agent.call("bank__balance", json!({ "account": "bob" }));
         assert!(world.fault_fired(), "{fault}");
         assert!(answer.succeeded(), "{fault}: {answer:?}");
         assert_eq!(answer.text(), "bob has 1000.", "{fault}");
-        assert!(begun.elapsed() < Duration::from_secs(10), "{fault}");
     }
 }
 
@@ -172,7 +170,8 @@ fn a_late_answer_settles_what_was_in_doubt() {
     let world = World::bank(HASTY);
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
-    world.fault("slow-after=1500ms once");
+    agent.tools();
+    let paused = world.pause_one("bank");
     let answer = agent.call("bank__transfer", payment("INV-1"));
     assert_eq!(answer.code(), "outcome-unknown");
     let call = answer.call();
@@ -181,6 +180,7 @@ fn a_late_answer_settles_what_was_in_doubt() {
     let again = agent.call("bank__transfer", payment("INV-1"));
     assert_eq!((again.code(), again.call()), ("outcome-unknown", call.clone()));
 
+    drop(paused);
     let late = eventually_some("the late answer", || {
         let answer = agent.call("bank__transfer", payment("INV-1"));
         (answer.code() != "outcome-unknown").then_some(answer)

@@ -142,7 +142,7 @@ fn a_refusal_is_told_with_its_reason() {
 
 #[test]
 fn nobody_answers_and_that_is_no_refusal() {
-    let world = asking("[rule.gate]\napprove_by = \"1s\"\n");
+    let world = asking("[rule.gate]\napprove_by = \"4s\"\n");
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
     let call = agent.call("bank__transfer", payment("INV-1")).call();

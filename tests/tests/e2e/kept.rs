@@ -287,6 +287,7 @@ fn a_keeper_that_is_killed_costs_no_call() {
 fn without_anybody_servers_end_by_themselves() {
     let world = World::bank(ALLOW);
     let served = world.serve();
+    bank_pid(&world);
     world.keepers().into_iter().for_each(end_process);
     served.crash();
     eventually("nobody is left", || world.processes().is_empty());

@@ -35,10 +35,10 @@ fn waiting_for_a_person_takes_no_time_of_the_machine() {
         Duration::from_millis(ticks * 10)
     };
     let before = used();
-    let waited = agent.call("holdfast_wait", json!({ "call_id": held.call(), "timeout_s": 2 }));
+    let waited = agent.call("holdfast_wait", json!({ "call_id": held.call(), "timeout_s": 5 }));
     assert_eq!(waited.code(), "held");
     let spent = used() - before;
-    assert!(spent < Duration::from_millis(100), "{spent:?} of work in 2 s of waiting");
+    assert!(spent < Duration::from_millis(250), "{spent:?} of work in 5 s of waiting");
 }
 
 #[test]

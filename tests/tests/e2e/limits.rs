@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_tests::{Agent, World, eventually, payment, payment_of};
+use holdfast_tests::{ALLOW, Agent, World, eventually, payment, payment_of};
 use serde_json::json;
 
 fn limited(more: &str) -> World {
@@ -27,17 +27,19 @@ fn one_at_a_time() {
 #[test]
 fn a_line_has_an_end() {
     let world = limited("limits = { concurrency = 1, queue = 1 }\n");
-    world.fault("slow=500ms once");
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
+    agent.tools();
+    let paused = world.pause_one("bank");
     let first = agent.ask("bank__transfer", payment("INV-1"));
-    eventually("the first is with the bank", || world.fault_fired());
+    eventually("the first is with the bank", || world.waits_for("bank"));
     let second = agent.ask("bank__transfer", payment("INV-2"));
     eventually("the second is in line", || {
         world.run(&["calls", "--json", "--state", "ready"]).stdout.contains("\"ready\"")
     });
     let third = agent.call("bank__transfer", payment("INV-3"));
     assert_eq!((third.code(), third.is_error()), ("queue-full", true), "{third:?}");
+    drop(paused);
     assert!(first.answer().succeeded() && second.answer().succeeded());
     assert_eq!((world.paid("INV-3"), world.ledger().len()), (0, 2));
 }
@@ -45,15 +47,15 @@ fn a_line_has_an_end() {
 #[test]
 fn nobody_stands_in_line_for_ever() {
     let world = limited("queue_timeout = \"400ms\"\nlimits = { concurrency = 1 }\n");
-    world.fault("slow=2s once");
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
+    agent.tools();
+    let paused = world.pause_one("bank");
     let first = agent.ask("bank__transfer", payment("INV-1"));
-    eventually("the first is with the bank", || world.fault_fired());
-    let begun = Instant::now();
+    eventually("the first is with the bank", || world.waits_for("bank"));
     let second = agent.call_as("k", "bank__transfer", payment("INV-2"));
     assert_eq!((second.code(), second.is_error()), ("queue-timeout", true), "{second:?}");
-    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+    drop(paused);
     assert!(first.answer().succeeded());
     // It was never sent, so its key is free.
     let again = agent.call_as("k", "bank__transfer", payment("INV-2"));
@@ -76,53 +78,48 @@ fn a_rate_is_kept() {
 
 #[test]
 fn progress_is_a_sign_of_life() {
-    let world = limited("attempt_timeout = \"10s\"\nidle_timeout = \"700ms\"\n");
+    let world = limited("attempt_timeout = \"60s\"\nidle_timeout = \"3s\"\n");
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
-    world.fault("slow=2s progress=8 once");
-    let alive = agent.ask_with("bank__transfer", payment("INV-1"), json!({ "progressToken": 1 })).answer();
-    assert!(alive.succeeded(), "{alive:?}");
+    world.fault("slow=5s progress=40");
+    let alive = agent.ask_with("bank__transfer", payment("INV-1"), json!({ "progressToken": 1 }));
     // Holdfast listens for progress whether the agent wants to hear of it or not.
-    world.fault("slow=2s progress=8 once");
-    assert!(agent.call("bank__transfer", payment("INV-2")).succeeded());
+    let quiet = agent.ask("bank__transfer", payment("INV-2"));
+    for asked in [alive, quiet] {
+        let answer = asked.answer();
+        assert!(answer.succeeded(), "{answer:?}");
+    }
 
-    world.fault("slow=60s once");
-    let begun = Instant::now();
+    world.fault("hang once");
     let silent = agent.call("bank__transfer", payment("INV-3"));
     assert_eq!(silent.code(), "outcome-unknown", "{silent:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]
 fn all_of_it_has_its_time() {
-    let world = limited("attempt_timeout = \"20s\"\ncall_timeout = \"700ms\"\nrepeat = \"safe\"\n");
+    let world = limited("attempt_timeout = \"60s\"\ncall_timeout = \"700ms\"\nrepeat = \"safe\"\n");
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
     world.fault("all:hang-before-commit");
-    let begun = Instant::now();
     let answer = agent.call("bank__balance", json!({ "account": "bob" }));
     assert!(answer.is_error(), "{answer:?}");
     assert_ne!(answer.code(), "outcome-unknown", "a read is never doubtful: {answer:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]
 fn a_server_that_hangs_does_not_hang_the_others() {
     let world = World::empty();
     world.write("tools.json", r#"[{"name":"work","inputSchema":{"type":"object"}}]"#);
-    world.write("script.json", r#"{"work":{"sleep_ms":5000}}"#);
-    let defaults = "[defaults]\neffect = \"allow\"\nattempt_timeout = \"500ms\"\n";
-    world.configure(&format!("{}{}{defaults}", world.server_odd(""), world.server_bank()));
+    world.write("script.json", r#"{"work":{"sleep_ms":600000}}"#);
+    let hasty = "[[rule]]\nid = \"hasty\"\nserver = \"odd\"\ntool = \"*\"\nattempt_timeout = \"1s\"\n";
+    world.configure(&format!("{}{}{ALLOW}{hasty}", world.server_odd(""), world.server_bank()));
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
-    let begun = Instant::now();
     let hung: Vec<_> = (0..3).map(|n| agent.ask("odd__work", json!({ "n": n }))).collect();
     assert!(agent.call("bank__transfer", payment("INV-1")).succeeded());
-    assert!(begun.elapsed() < Duration::from_millis(2_000), "{:?}", begun.elapsed());
     for asked in hung {
         assert_eq!(asked.answer().code(), "outcome-unknown");
     }
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OPERATORS: &str = "[operators.ana]\ntoken = \"token-of-ana-long-enough\"\nbreak_glass = true\n";
 const ANA: &str = "token-of-ana-long-enough";
-const ASK: &str = "[defaults]\neffect = \"allow\"\nhold_wait = \"0s\"\nattempt_timeout = \"600ms\"\n\
+const ASK: &str = "[defaults]\neffect = \"allow\"\nhold_wait = \"0s\"\n\
     [[rule]]\nid = \"payments\"\neffect = \"ask\"\nserver = \"bank\"\ntool = \"transfer\"\n";
 /// Stands in the arguments of every call here.
 const CANARY: &str = "canary-4711";
@@ -190,7 +190,7 @@ fn a_crash_in_flight_is_told_as_a_doubt() {
 #[test]
 fn each_hears_what_it_wants_to_hear() {
     let (all, some) = (Receiver::start(), Receiver::start());
-    let gate = "[rule.gate]\napprove_by = \"1s\"\n[[rule]]\nid = \"other\"\neffect = \"ask\"\nserver = \"bank\"\ntool = \"echo\"\n";
+    let gate = "[rule.gate]\napprove_by = \"4s\"\n[[rule]]\nid = \"other\"\neffect = \"ask\"\nserver = \"bank\"\ntool = \"echo\"\n";
     let sinks = format!(
         "{gate}{}{}events = [\"expired\", \"glass\", \"in-doubt\"]\n",
         webhook("all", &all.url("/")),

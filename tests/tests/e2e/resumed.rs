@@ -117,13 +117,13 @@ fn a_server_that_was_started_again_leaves_the_call_in_doubt() {
 #[test]
 fn what_takes_too_long_is_in_doubt_and_its_late_answer_counts() {
     let stage = Stage::new("attempt_timeout = \"2s\"\n");
-    stage.killed_after(stage.world.serve(), "one", 4_000);
+    stage.killed_after(stage.world.serve(), "one", 12_000);
     let served = stage.world.serve();
     let mut agent = Agent::legacy(&served, "agent");
-    let answer = agent.call("x__effect", slow("one", 4_000));
+    let answer = agent.call("x__effect", slow("one", 12_000));
     assert_eq!(answer.code(), "outcome-unknown", "{answer:?}");
     eventually("the late answer is recorded", || stage.only_call()["state"] == "succeeded");
-    assert_eq!(agent.call("x__effect", slow("one", 4_000)).text(), "done: one");
+    assert_eq!(agent.call("x__effect", slow("one", 12_000)).text(), "done: one");
     assert_eq!((stage.made("one"), stage.posted("tools/call")), (1, 1));
 }
 

@@ -12,7 +12,7 @@ fn nightly(served: &Served) -> Agent {
 #[test]
 fn a_hold_appears_by_itself_and_is_approved() {
     let world = World::bank(&format!(
-        "{PEOPLE}[defaults]\neffect = \"allow\"\nhold_wait = \"30s\"\n\
+        "{PEOPLE}[defaults]\neffect = \"allow\"\nhold_wait = \"300s\"\n\
          [[rule]]\nid = \"payments\"\neffect = \"ask\"\nserver = \"bank\"\ntool = \"transfer\"\n\
          [rule.preview]\ntool = \"quote_transfer\"\n\
          args = {{ from = \"{{/from}}\", to = \"{{/to}}\", amount = \"{{/amount}}\" }}\n"
@@ -215,8 +215,8 @@ fn nobody_approves_what_has_changed_meanwhile() {
 
     // Who hears the news sees the new question, and decides on no other.
     browser.switch_to(&second);
-    browser.wait_for_text("90");
-    assert_ne!(browser.value("document.querySelector('input[name=digest]').value"), shown);
+    browser.wait_until(&format!("document.querySelector('input[name=digest]').value !== {shown}"));
+    assert!(browser.text().contains("90"), "{}", browser.text());
 
     browser.switch_to(&first);
     browser.click("form.approve button");
@@ -232,7 +232,7 @@ fn nobody_approves_what_has_changed_meanwhile() {
 
 #[test]
 fn time_runs_out_before_ones_eyes() {
-    let world = asking("[rule.gate]\napprove_by = \"4s\"\n");
+    let world = asking("[rule.gate]\napprove_by = \"12s\"\n");
     let served = world.serve();
     let browser = ana(&served);
     let mut agent = nightly(&served);
@@ -277,6 +277,7 @@ fn the_keyboard_is_enough() {
     browser.press("r");
     browser.press("why not");
     browser.press(ENTER);
+    browser.wait_for_text("rejected. The agent is told.");
     assert!(agent.wait(&call).text().contains("why not"));
     browser.press("?");
     browser.wait_for("dialog[open]");

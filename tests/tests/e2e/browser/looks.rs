@@ -157,7 +157,7 @@ fn every_view_is_for_everybody() {
     for look in LOOKS {
         browser.look(look);
         browser.visit(&day.served, "/login");
-        assert_eq!(browser.value("document.activeElement.id"), "token");
+        browser.wait_until("document.activeElement.id === 'token'");
         browser.shoot(&format!("login-{look:?}"));
         wrong.extend(found(&browser, &format!("login-{look:?}"), &CHECKS));
     }

@@ -41,8 +41,8 @@ fn a_token_signs_in_until_one_signs_out() {
     browser.click("form[action='/logout'] button");
     browser.wait_for("#token");
     assert!(browser.cookies().iter().all(|cookie| cookie["name"] != name(&served.inbox)));
-    browser.script("history.back()", &[]);
-    browser.wait_for("#token");
+    browser.script("window.before = true; history.back()", &[]);
+    browser.wait_until("window.before === undefined && document.querySelector('#token') !== null");
     browser.visit(&served, "/calls");
     assert_eq!((browser.count("#token"), browser.count("#places")), (1, 0));
 }

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use holdfast_tests::{Agent, Desk, payment};
+use holdfast_tests::{Agent, Desk, eventually, payment};
 use serde_json::Value;
 
 use super::{ANA, NIGHTLY, ana, asking};
@@ -27,10 +27,14 @@ impl Site {
         let shown = page.clone();
         thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
-                let Some(body) = shown.lock().expect("nobody panics with it").clone() else { return };
+                if shown.lock().expect("nobody panics with it").is_none() {
+                    return;
+                }
+                let shown = shown.clone();
                 thread::spawn(move || {
-                    // A whole request fits; what is asked for does not matter.
+                    // A whole request fits; what is asked for does not matter. Browsers connect before they ask.
                     let _ = stream.read(&mut [0; 8_192]);
+                    let Some(body) = shown.lock().expect("nobody panics with it").clone() else { return };
                     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
                     let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
                 });
@@ -138,9 +142,12 @@ fn no_page_frames_the_inbox() {
         );
         browser.leave_frames();
     }
-    let told = browser.complaints();
-    let refused = told.iter().filter(|line| line.contains("frame-ancestors 'none'")).count();
-    assert!(refused >= 4, "{told:?}");
+    let mut refused = 0;
+    eventually("the browser says that it refused all four", || {
+        let told = browser.complaints();
+        refused += told.iter().filter(|line| line.contains("frame-ancestors 'none'")).count();
+        refused >= 4
+    });
 
     // Nor does the inbox itself, and what is opened by others is not theirs to steer.
     browser.go(&format!("http://127.0.0.1:{}/", site.port));

@@ -155,7 +155,7 @@ const EXPIRED: Story = Story {
 #[test]
 fn expired_because_nobody_decided() {
     Story {
-        policy: "[rule.gate]\napprove_by = \"1s\"\n",
+        policy: "[rule.gate]\napprove_by = \"4s\"\n",
         until: &[Ask("held"), Await("expired")],
         ..EXPIRED
     }
@@ -165,7 +165,7 @@ fn expired_because_nobody_decided() {
 #[test]
 fn expired_because_nobody_decided_while_it_was_down() {
     Story {
-        policy: "[rule.gate]\napprove_by = \"3s\"\n",
+        policy: "[rule.gate]\napprove_by = \"8s\"\n",
         until: &[Ask("held")],
         killed_in: "asking",
         meanwhile: &[RunsOut("approve_by")],
@@ -177,7 +177,7 @@ fn expired_because_nobody_decided_while_it_was_down() {
 #[test]
 fn expired_with_one_vote_of_two_while_it_was_down() {
     Story {
-        policy: "[rule.gate]\nquorum = 2\napprove_by = \"3s\"\n",
+        policy: "[rule.gate]\nquorum = 2\napprove_by = \"8s\"\n",
         until: &[Ask("held"), Approve(ANA)],
         killed_in: "asking",
         meanwhile: &[RunsOut("approve_by")],
@@ -199,7 +199,7 @@ fn expired_because_the_server_stayed_away() {
 #[test]
 fn expired_approved_and_never_sent_while_it_was_down() {
     Story {
-        policy: "[rule.gate]\nexecute_by = \"3s\"\n",
+        policy: "[rule.gate]\nexecute_by = \"8s\"\n",
         until: &[Ask("held"), BankGoes, Approve(ANA), Await("approved")],
         killed_in: "approved",
         // The server would be there again; the approval is not.
@@ -213,7 +213,7 @@ fn expired_approved_and_never_sent_while_it_was_down() {
 fn expired_in_backoff_while_it_was_down() {
     Story {
         shop: Shop::TurnsAway(3600),
-        policy: "[rule.gate]\nexecute_by = \"3s\"\n",
+        policy: "[rule.gate]\nexecute_by = \"8s\"\n",
         until: &[Ask("held"), Approve(ANA), Await("backoff")],
         killed_in: "backoff",
         meanwhile: &[RunsOut("execute_by")],

@@ -246,7 +246,7 @@ fn in_flight_what_may_be_repeated_otherwise_is_not_covered_by_one_approval() {
 #[test]
 fn in_backoff_until_the_server_takes_it() {
     Story {
-        shop: Shop::TurnsAway(3),
+        shop: Shop::TurnsAway(10),
         until: &[Ask("held"), Approve(ANA), Await("backoff")],
         killed_in: "backoff",
         // The approval still covers it: the first attempt is proven to have done nothing.

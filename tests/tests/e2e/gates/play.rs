@@ -275,6 +275,8 @@ impl<'a> Stage<'a> {
             Step::BankGoes => {
                 std::fs::remove_file(self.world.path("bank")).expect("the directory is ours");
                 self.world.kill_one("bank");
+                // What is sent before that is known would be lost, not kept.
+                self.desk().await_down("shop");
             }
             Step::BankReturns => symlink(bank(), self.world.path("bank")).expect("the directory is ours"),
             Step::Kill => {
