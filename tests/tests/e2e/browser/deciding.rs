@@ -145,7 +145,10 @@ fn like_calls_are_decided_together() {
     browser.wait_for("form.batch");
     let page = browser.text();
     assert!((1..=4).all(|n| page.contains(&format!("\"INV-{n}\""))), "each shows what it asks: {page}");
-    assert_eq!(browser.count("form.batch button:not(:disabled)"), 0, "nothing is ticked");
+    let can_be_pressed = || browser.count("form.batch button:not(:disabled)");
+    assert_eq!(can_be_pressed(), 0, "nothing is ticked");
+    browser.script("dispatchEvent(new Event('pageshow'))", &[]);
+    assert_eq!(can_be_pressed(), 0, "nor for who comes back to the page");
 
     for call in &calls[..2] {
         browser.click(&format!("{} input[name=pick]", card(call)));

@@ -253,8 +253,10 @@
   window.addEventListener('pageshow', () => {
     for (const form of document.querySelectorAll('form')) {
       delete form.dataset.sent;
-      for (const field of form.elements) if (field.name) field.disabled = false;
+      if (form.method !== 'post') for (const field of form.elements) if (field.name) field.disabled = false;
     }
+    // What was ticked the browser may have brought back.
+    mind();
   });
 
   /* Keys. */
