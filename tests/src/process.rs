@@ -19,7 +19,7 @@ use nix::{
 
 use crate::{
     http::{Connection, Response},
-    patience::{PATIENCE, eventually},
+    patience::{PATIENCE, eventually, eventually_some},
 };
 
 /// What a program said and how it ended.
@@ -242,23 +242,24 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Starts `command` and waits for its first line.
+    /// Starts `command` and waits for its first line. Where it ends without one, the address that it had before may be
+    /// somebody else's for the moment, so it is started again.
     ///
     /// # Panics
-    /// Where it ends or stays silent.
+    /// Where it stays silent.
     pub fn start(command: &mut Command) -> HttpServer {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().expect("the program starts");
-        let said = lines(child.stdout.take().expect("stdout is piped"));
-        let line = said.recv_timeout(PATIENCE).unwrap_or_default();
-        let address = line.split_once(" http://").and_then(|(_, rest)| rest.strip_suffix("/mcp"));
-        match address.map(str::to_owned) {
-            Some(address) => HttpServer { child, address },
-            None => {
+        eventually_some("a server that says its address", || {
+            let mut child = command.spawn().expect("the program starts");
+            let said = lines(child.stdout.take().expect("stdout is piped"));
+            let line = said.recv_timeout(PATIENCE).unwrap_or_default();
+            let address = line.split_once(" http://").and_then(|(_, rest)| rest.strip_suffix("/mcp"));
+            let Some(address) = address.map(str::to_owned) else {
                 end_group(&mut child);
-                panic!("expected an address, got {line:?}");
-            }
-        }
+                return None;
+            };
+            Some(HttpServer { child, address })
+        })
     }
 
     /// Ends it at once.
