@@ -6,6 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError},
+    time::Duration,
 };
 
 use nix::{
@@ -29,6 +30,8 @@ pub struct Bridge {
     kept: VecDeque<Value>,
     modern: bool,
     next_id: i64,
+    /// How long its silence is borne.
+    pub patience: Duration,
 }
 
 impl Bridge {
@@ -37,7 +40,8 @@ impl Bridge {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("the program starts");
         let lines = lines(child.stdout.take().expect("stdout is piped"));
-        Bridge { stdin: child.stdin.take(), child, lines, kept: VecDeque::new(), modern: true, next_id: 0 }
+        let (stdin, kept) = (child.stdin.take(), VecDeque::new());
+        Bridge { child, stdin, lines, kept, modern: true, next_id: 0, patience: PATIENCE }
     }
 
     /// Starts `command` and shakes hands, as a client of 2025-11-25.
@@ -169,7 +173,7 @@ impl Bridge {
     }
 
     fn next(&mut self) -> Value {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(self.patience) {
             Ok(line) => {
                 serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
             }

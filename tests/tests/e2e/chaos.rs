@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_tests::{Bridge, Ran, Served, World, eventually};
+use holdfast_tests::{Bridge, PATIENCE, Ran, Served, World, eventually};
 use serde_json::Value;
 
 use dice::Dice;
@@ -207,6 +207,8 @@ fn agents_behind_bridges_notice_nothing() {
                         0 => Bridge::modern(&mut world.stdio()),
                         _ => Bridge::legacy(&mut world.stdio()),
                     };
+                    // Several crashes in a row may hit the same payment.
+                    bridge.patience = 4 * PATIENCE;
                     let heard = pay(who, over, |payment| {
                         asked.fetch_add(1, Ordering::Relaxed);
                         // Asked once: an answer that is no answer, or none, fails here.

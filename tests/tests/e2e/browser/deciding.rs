@@ -326,6 +326,13 @@ fn without_its_script_the_page_is_as_good() {
 #[test]
 fn a_page_outlives_holdfast() {
     let world = asking("");
+    let config = std::fs::read_to_string(world.path("holdfast.toml")).expect("it is there");
+    let listen_at = |inbox: &str| {
+        let config = config.replace("inbox = \"127.0.0.1:0\"", &format!("inbox = \"{inbox}\""));
+        world.write("holdfast.toml", &config);
+    };
+    // Where nobody else takes the port while it is away.
+    listen_at("127.61.7.1:0");
     let served = world.serve();
     let mut agent = nightly(&served);
     let call = agent.call("bank__transfer", payment("INV-1")).call();
@@ -337,8 +344,7 @@ fn a_page_outlives_holdfast() {
     assert!(browser.text().contains("INV-1"), "what was there can still be read");
 
     // The same address, as it is in real life.
-    let config = std::fs::read_to_string(world.path("holdfast.toml")).expect("it is there");
-    world.write("holdfast.toml", &config.replace("inbox = \"127.0.0.1:0\"", &format!("inbox = \"{inbox}\"")));
+    listen_at(&inbox);
     let served = world.serve();
     // By itself it comes back, and asks who is there: sessions do not outlive the process.
     browser.wait_for("#token");
