@@ -56,9 +56,11 @@ fn lines_that_are_no_messages_are_answered_and_stop_nothing() {
     let error = bridge.answer_where(|message| message["id"] == "double");
     assert!(error.0["error"].is_object(), "{error:?}");
     assert!(bridge.call("bank__transfer", payment("INV-1")).succeeded());
+    let is_refusal = |message: &serde_json::Value| message["id"].is_null() && message["error"].is_object();
     for _ in ["what is not JSON", "a batch"] {
-        bridge.answer_where(|message| message["id"].is_null() && message["error"].is_object());
+        bridge.answer_where(is_refusal);
     }
+    assert!(!bridge.kept().any(is_refusal), "an empty line is nothing");
 }
 
 #[test]

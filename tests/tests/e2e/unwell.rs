@@ -6,7 +6,7 @@ use holdfast_tests::{ALLOW, Agent, Desk, World, eventually, eventually_some, pay
 use serde_json::{Value, json};
 
 const TOOLS: &str = r#"[{"name":"note","inputSchema":{"type":"object"}}]"#;
-const LOOKED_AT: &str = "hung = { after = \"3s\", restart = \"off\", give_up = \"off\" }\n";
+const LOOKED_AT: &str = "hung = { after = \"4s\", restart = \"off\", give_up = \"off\" }\n";
 const HUNG: &str = "hung = { after = \"300ms\", restart = \"off\", give_up = \"off\" }\n";
 
 fn server(desk: &Desk<'_>, name: &str) -> Value {
@@ -78,7 +78,7 @@ fn a_server_that_hangs_for_long_is_started_anew() {
 fn time_in_which_holdfast_itself_stood_still_is_not_held_against_a_server() {
     let world = World::empty();
     world.write("tools.json", TOOLS);
-    world.write("script.json", r#"{"note":{"sleep_ms":2500,"result":{"content":[]},"times":9}}"#);
+    world.write("script.json", r#"{"note":{"sleep_ms":4000,"result":{"content":[]},"times":9}}"#);
     world.configure(&format!("{}{LOOKED_AT}{ALLOW}", world.server_odd("")));
     let served = world.serve();
     let mut agent = Agent::modern(&served, "agent");
@@ -89,7 +89,7 @@ fn time_in_which_holdfast_itself_stood_still_is_not_held_against_a_server() {
         world.pause("holdfast");
         eventually("it has answered both", || !world.waits_for("odd"));
         // No wait for anything: this is how long we stand still.
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(4));
         world.go_on("holdfast");
         assert!(asked.answer().succeeded());
     }
